@@ -260,7 +260,12 @@ pub struct NoticeId(u128);
 
 impl NoticeId {
     /// The id of the notice that the record at `position` of `log` makes for `guardian` through `channel`.
-    pub fn derive(log: &str, position: LogPosition, guardian: &GuardianId, channel: crate::notice::Channel) -> Self {
+    pub fn derive(
+        log: &str,
+        position: LogPosition,
+        guardian: &GuardianId,
+        channel: crate::notice::Channel,
+    ) -> Self {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         hasher.update(log.as_bytes());
         hasher.update(&[0]);

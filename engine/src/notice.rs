@@ -116,7 +116,10 @@ impl Passages {
     pub const fn overlap(self, other: Self) -> bool {
         matches!(
             (self, other),
-            (Self::Both, _) | (_, Self::Both) | (Self::Arrival, Self::Arrival) | (Self::Departure, Self::Departure)
+            (Self::Both, _)
+                | (_, Self::Both)
+                | (Self::Arrival, Self::Arrival)
+                | (Self::Departure, Self::Departure)
         )
     }
 

@@ -85,7 +85,9 @@ impl Entry {
             Self::Card(it) => EntryKey::Card(it.card),
             Self::Guardian(it) => EntryKey::Guardian(it.guardian.clone()),
             Self::Binding(it) => EntryKey::Binding(it.guardian.clone(), it.pupil.clone()),
-            Self::Subscription(it) => EntryKey::Subscription(it.guardian.clone(), it.pupil.clone(), it.channel),
+            Self::Subscription(it) => {
+                EntryKey::Subscription(it.guardian.clone(), it.pupil.clone(), it.channel)
+            }
             Self::Order(it) => EntryKey::Order(it.order.clone()),
             Self::Day(it) => EntryKey::Day(it.date, it.school.clone()),
             Self::Protection(it) => EntryKey::Protection(it.guardian.clone(), it.pupil.clone()),
@@ -120,7 +122,9 @@ impl EntryKey {
             Self::Card(card) => card.expose(),
             Self::Guardian(id) => CompactString::new(id.as_str()),
             Self::Order(id) => CompactString::new(id.as_str()),
-            Self::Binding(guardian, pupil) | Self::Protection(guardian, pupil) => format_compact!("{guardian}|{pupil}"),
+            Self::Binding(guardian, pupil) | Self::Protection(guardian, pupil) => {
+                format_compact!("{guardian}|{pupil}")
+            }
             Self::Subscription(guardian, pupil, channel) => format_compact!("{guardian}|{pupil}|{channel}"),
             Self::Day(date, None) => format_compact!("{date}"),
             Self::Day(date, Some(school)) => format_compact!("{date}|{school}"),

@@ -91,9 +91,11 @@ impl Day {
 
     /// As a civil date.
     pub fn date(self) -> jiff::civil::Date {
-        jiff::civil::date(1970, 1, 1)
-            .checked_add(jiff::Span::new().days(self.0))
-            .unwrap_or(if self.0 < 0 { jiff::civil::Date::MIN } else { jiff::civil::Date::MAX })
+        jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(self.0)).unwrap_or(if self.0 < 0 {
+            jiff::civil::Date::MIN
+        } else {
+            jiff::civil::Date::MAX
+        })
     }
 
     /// The day after.

@@ -83,7 +83,11 @@ pub trait Ledger: Send + Sync {
     async fn load_from(&self, partition: u32, offset: u64) -> Result<Vec<LedgerEntry>, PortError>;
 
     /// Every entry of one notice, in the order written.
-    async fn entries_of(&self, position: LogPosition, notice: NoticeId) -> Result<Vec<LedgerEntry>, PortError>;
+    async fn entries_of(
+        &self,
+        position: LogPosition,
+        notice: NoticeId,
+    ) -> Result<Vec<LedgerEntry>, PortError>;
 
     /// Notices of `lane` from day `since` on that are submitted and have no end yet: their last `submitted` entry, oldest
     /// first, at most `limit`, only those of notices after `after` in that order (for reading on).

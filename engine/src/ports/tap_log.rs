@@ -74,6 +74,13 @@ pub trait TapLog: Send {
     /// Returns the offset of the record that will come first.
     async fn rewind(&mut self, partition: u32, from: Option<Timestamp>) -> Result<u64, PortError>;
 
+    /// Hands out no more batches of the partition until [`resume`](Self::resume): its shard is full. Returns at once;
+    /// what was handed out before stays handed out.
+    fn pause(&mut self, partition: u32);
+
+    /// Goes on with a paused partition, where it stopped.
+    fn resume(&mut self, partition: u32);
+
     /// Makes `offset` the committed offset of the partition: everything below it is settled. Durable on return.
     async fn commit(&mut self, partition: u32, offset: u64) -> Result<(), PortError>;
 }
@@ -147,7 +154,9 @@ mod tests {
     #[test]
     fn keys_are_placed_as_kafkas_java_clients_place_them() {
         // Values of org.apache.kafka.common.utils.Utils.murmur2, from its own unit test.
-        for (key, hash) in [("21", -973_932_308_i32), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)] {
+        for (key, hash) in
+            [("21", -973_932_308_i32), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536)]
+        {
             assert_eq!(murmur2(key.as_bytes()), hash.cast_unsigned(), "{key}");
         }
     }
