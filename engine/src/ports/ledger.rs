@@ -90,12 +90,13 @@ pub trait Ledger: Send + Sync {
     ) -> Result<Vec<LedgerEntry>, PortError>;
 
     /// Notices of `lane` from day `since` on that are submitted and have no end yet: their last `submitted` entry, oldest
-    /// first, at most `limit`, only those of notices after `after` in that order (for reading on).
+    /// first, at most `limit`, only those after `after` in that order: the last entry of the page before, which may have
+    /// met its end meanwhile.
     async fn awaiting_receipt(
         &self,
         lane: &LaneName,
         since: Day,
-        after: Option<NoticeId>,
+        after: Option<&LedgerEntry>,
         limit: usize,
     ) -> Result<Vec<LedgerEntry>, PortError>;
 
