@@ -1,9 +1,26 @@
 //! The command line: one file a command.
+//!
+//! A command is a file here with an `Args` (its help is what the user reads) and a
+//! `run(&Args, &Globals) -> anyhow::Result<ExitCode>`, and one line each in [`Command`] and [`Command::run`]. Results go
+//! to standard output with `writeln!`, everything else to standard error. Here is what all of them share: the global
+//! options, how errors are shown, and the exit codes.
 
+mod config;
+
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
+
+use crate::config::{Configuration, ConfigurationMistakes};
+
+/// The command found what it looks for (mistakes, differences), or failed.
+pub(crate) const EXIT_FOUND_OR_FAILED: u8 = 1;
+
+/// Where data is kept when nothing else is said: in the working directory.
+const DATA_DIR_DEFAULT: &str = "data";
 
 /// Tells parents at once that their child has passed the school gate, and bills it to the cent.
 #[derive(Debug, Parser)]
@@ -18,21 +35,96 @@ struct CommandLine {
 /// Options that every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Globals {
-    /// Configuration file (TOML)
+    /// Configuration file (TOML); without one, the defaults for a trial on this machine
     #[arg(long, global = true, value_name = "FILE", env = "GATEBELL_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// Data directory of the embedded log and store
+    config: Option<PathBuf>,
+    /// Data directory of the embedded log and store [default: the configuration's, else `data`]
     #[arg(long, global = true, value_name = "DIR", env = "GATEBELL_DATA")]
-    pub(crate) data: Option<PathBuf>,
+    data: Option<PathBuf>,
 }
 
+impl Globals {
+    /// The configuration: the file named by `--config` or `GATEBELL_CONFIG`, else the built-in one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with every mistake in it at once.
+    pub(crate) fn configuration(&self) -> anyhow::Result<Configuration> {
+        match &self.config {
+            Some(file) => Configuration::load(file),
+            None => Ok(Configuration::built_in()?),
+        }
+    }
+
+    /// The data directory: the option, else the environment, else the configuration, else `data`. It need not exist.
+    ///
+    /// # Errors
+    /// As [`Globals::configuration`], which is read only when it decides.
+    pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        if let Some(dir) = &self.data {
+            return Ok(dir.clone());
+        }
+        let configured =
+            self.configuration().context("cannot tell the data directory; --data names one")?.data;
+        Ok(configured.unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)))
+    }
+}
+
+/// One line a command, in the order in which a newcomer needs them.
 #[derive(Debug, clap::Subcommand)]
-enum Command {}
+enum Command {
+    /// Check the configuration and say where each part of it comes from
+    Config(config::Args),
+}
+
+impl Command {
+    fn run(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Config(args) => config::run(args, globals),
+        }
+    }
+}
 
 /// Reads the command line and runs the command. Exit code 0: done; 1: the command found what it looks for (mistakes,
 /// differences) or failed; 2: the command line is wrong.
 pub(crate) fn main() -> ExitCode {
     let line = CommandLine::parse();
-    let _globals = line.globals;
-    match line.command {}
+    match line.command.run(&line.globals) {
+        Ok(code) => code,
+        // `gatebell bill | head`: the reader has seen enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            show(&error);
+            ExitCode::from(EXIT_FOUND_OR_FAILED)
+        }
+    }
+}
+
+/// A tokio runtime with a worker a core, for commands that talk to the network or to the engine.
+///
+/// # Errors
+/// When the system gives no threads.
+#[allow(dead_code, reason = "the commands that need it are on their way")]
+pub(crate) fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the worker threads")
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// `error: …`, then its causes; mistakes in the configuration with line and caret.
+fn show(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+    if let Some(mistakes) = error.chain().find_map(|cause| cause.downcast_ref::<ConfigurationMistakes>()) {
+        eprintln!("{}", mistakes.drawn());
+    }
 }

@@ -1,0 +1,38 @@
+//! `gatebell config`: checks the configuration before a start depends on it, and shows the commented built-in one.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use super::Globals;
+use crate::config;
+
+/// What to do with the configuration.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Check the configuration: every mistake at once, with line and caret
+    Check,
+    /// Print the commented built-in configuration, to begin one's own with
+    Show,
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let mut output = std::io::stdout().lock();
+    match args.action {
+        Action::Check => {
+            globals.configuration()?;
+            writeln!(
+                output,
+                "the configuration has no mistakes; data directory: {}",
+                globals.data_dir()?.display()
+            )?;
+        }
+        Action::Show => output.write_all(config::BUILT_IN.as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

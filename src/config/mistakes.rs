@@ -1,0 +1,172 @@
+//! What is wrong with a configuration file: every mistake at once, each with its line and a caret.
+//!
+//! Owns how a mistake is shown. Promises that no secret is: a value under a key that sounds like one, and the user part
+//! of a URL, are blotted out of the lines shown (P1), also when somebody has put a password where only the name of its
+//! file belongs. What is a mistake is decided where the file is read.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::ops::Range;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// Width of what is drawn, in columns.
+const DRAWN_WIDTH: usize = 110;
+
+/// One mistake in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    /// The dotted name of the field, such as `taps.listen`; empty for the file as a whole.
+    pub(crate) field: String,
+    /// What is there; masked where it may be secret.
+    pub(crate) found: String,
+    /// What would be right.
+    pub(crate) allowed: String,
+    /// Where, in bytes of the file.
+    pub(crate) span: Range<usize>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() {
+            write!(f, "{}", self.found)
+        } else {
+            write!(f, "{}: {}", self.field, self.found)
+        }
+    }
+}
+
+/// Every mistake of one file.
+#[derive(Debug, Clone)]
+pub(crate) struct ConfigurationMistakes {
+    file: String,
+    /// The text with everything secret blotted out, byte for byte, so that spans still fit.
+    text: String,
+    mistakes: Vec<Mistake>,
+}
+
+impl ConfigurationMistakes {
+    /// The mistakes of `file`, which holds `text`; sorted by place.
+    pub(crate) fn new(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
+        mistakes.sort_by_key(|mistake| mistake.span.start);
+        Self { file: file.to_owned(), text: without_secrets(text), mistakes }
+    }
+
+    /// One paragraph a mistake: file, line, column, field, what was found, what is allowed, and the line with a caret.
+    pub(crate) fn drawn(&self) -> String {
+        let theme = if std::io::stderr().is_terminal() {
+            GraphicalTheme::default()
+        } else {
+            GraphicalTheme::unicode_nocolor()
+        };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(DRAWN_WIDTH);
+        let source = NamedSource::new(&self.file, self.text.clone());
+        let mut drawn = String::new();
+        for mistake in &self.mistakes {
+            let drawing = Drawing { mistake, source: &source };
+            // Writing to a string does not fail.
+            handler.render_report(&mut drawn, &drawing).ok();
+        }
+        drawn
+    }
+}
+
+impl fmt::Display for ConfigurationMistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mistakes.len() {
+            1 => write!(f, "{} has a mistake", self.file),
+            count => write!(f, "{} has {count} mistakes", self.file),
+        }
+    }
+}
+
+impl std::error::Error for ConfigurationMistakes {}
+
+/// One mistake as miette draws it.
+#[derive(Debug)]
+struct Drawing<'a> {
+    mistake: &'a Mistake,
+    source: &'a NamedSource<String>,
+}
+
+impl fmt::Display for Drawing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mistake.fmt(f)
+    }
+}
+
+impl std::error::Error for Drawing<'_> {}
+
+impl Diagnostic for Drawing<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(format!("allowed: {}", self.mistake.allowed)))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.mistake.span.clone();
+        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(Some("here".to_owned()), span))))
+    }
+}
+
+/// Whether a key by this name would hold a secret itself, rather than name the file or variable that does.
+pub(crate) fn sounds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    !key.ends_with("_file")
+        && !key.ends_with("_env")
+        && ["password", "secret", "token", "key", "credential", "account", "user"]
+            .iter()
+            .any(|word| key.contains(word))
+}
+
+/// `text` with everything secret overwritten by `*`, byte for byte.
+fn without_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let body = line.trim_end_matches(['\n', '\r']);
+        let end = &line[body.len()..];
+        match body.split_once('=') {
+            Some((key, value)) if sounds_secret(key.trim()) => {
+                shown.push_str(key);
+                shown.push('=');
+                shown.push_str(&"*".repeat(value.len()));
+            }
+            _ => shown.push_str(&without_url_user(body)),
+        }
+        shown.push_str(end);
+    }
+    shown
+}
+
+/// `line` with what stands between `://` and a later `@` overwritten.
+fn without_url_user(line: &str) -> String {
+    let Some((before, after)) = line.split_once("://") else { return line.to_owned() };
+    let Some(at) = after.rfind('@') else { return line.to_owned() };
+    format!("{before}://{}{}", "*".repeat(at), &after[at..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_written_into_the_file_is_not_shown() {
+        for line in [
+            "password = \"hunter2hunter2\"\n",
+            "  hmac_key=\"hunter2\"\n",
+            "url = \"https://me:hunter2@sms.example/api\"\n",
+            "Password = \"\"\"hunter2\"\"\"\r\n",
+        ] {
+            let shown = without_secrets(line);
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert_eq!(shown.len(), line.len(), "spans must still fit");
+        }
+        assert_eq!(
+            without_secrets("password_file = \"/run/secrets/sms\"\n"),
+            "password_file = \"/run/secrets/sms\"\n"
+        );
+    }
+}
