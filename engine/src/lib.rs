@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod money;
 pub mod notice;
 pub mod ports;
+pub mod recount;
 pub mod registry;
 pub mod runtime;
 pub mod shard;
