@@ -1,1 +1,9 @@
-//! x
+//! Gatebell's connectors: everything that touches the outside, one folder a port.
+//!
+//! The embedded tap log and store keep everything in one [`data_dir`], in SQLite files that an operator can open by
+//! hand. Dependencies point to the engine, whose ports these implement; no connector knows another.
+
+pub mod data_dir;
+#[allow(dead_code, unused_imports)] // until tap log and store are in
+mod sqlite;
+pub mod store;

@@ -1,0 +1,3 @@
+//! Stores: where the registry, the ledger and the receipts are kept.
+
+pub mod embedded;
