@@ -25,6 +25,7 @@ pub mod tap;
 pub mod template;
 pub mod term;
 pub mod time;
+pub mod toml_document;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
