@@ -102,6 +102,13 @@ struct Evidence {
     adjusted: bool,
 }
 
+impl Evidence {
+    /// Whether it came after its bill was frozen, and so counts for no counter.
+    fn only_adjusted(&self) -> bool {
+        self.adjusted && !self.charged
+    }
+}
+
 type CounterKey = (CompactString, PupilId, GuardianId, OrderId);
 
 /// A recount under way.
@@ -126,7 +133,7 @@ impl Recount {
             self.differences.extend(judge(charge, evidence.get(&charge.key)));
         }
         for (key, found) in evidence {
-            if found.proved && !(found.adjusted && !found.charged) {
+            if found.proved && !found.only_adjusted() {
                 let ChargeKey { term, pupil, guardian, order, .. } = key.clone();
                 *self.delivered.entry((term, pupil, guardian, order)).or_default() += 1;
             }
@@ -206,8 +213,7 @@ fn judge(charge: &BookedCharge, evidence: Option<&Evidence>) -> Option<Differenc
     if !found.charged && !found.adjusted {
         return Some(Difference::NotEntered(key));
     }
-    let adjusted = found.adjusted && !found.charged;
-    (charge.adjusted != adjusted).then_some(Difference::WrongSide(key))
+    (charge.adjusted != found.only_adjusted()).then_some(Difference::WrongSide(key))
 }
 
 fn counter_difference(key: CounterKey, stored: u64, derived: u64) -> Difference {
