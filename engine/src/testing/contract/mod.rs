@@ -1,0 +1,4 @@
+//! Contract tests: what every implementation of a port promises, run by each of them.
+
+pub mod ledger;
+pub mod receipts;
