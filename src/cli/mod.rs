@@ -8,11 +8,12 @@
 mod config;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser;
+use gatebell_engine::term::Term;
 
 use crate::config::{Configuration, ConfigurationMistakes};
 
@@ -21,6 +22,9 @@ pub(crate) const EXIT_FOUND_OR_FAILED: u8 = 1;
 
 /// Where data is kept when nothing else is said: in the working directory.
 const DATA_DIR_DEFAULT: &str = "data";
+
+/// Where terms are looked up by name, in the working directory.
+const TERMS_DIR: &str = "config/terms";
 
 /// Tells parents at once that their child has passed the school gate, and bills it to the cent.
 #[derive(Debug, Parser)]
@@ -67,6 +71,38 @@ impl Globals {
             self.configuration().context("cannot tell the data directory; --data names one")?.data;
         Ok(configured.unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)))
     }
+
+    /// The term called `name_or_file`, or without one the configuration's: a file, or a name that is looked up as
+    /// `config/terms/NAME.toml` in the working directory and among the terms that travel inside the program.
+    ///
+    /// # Errors
+    /// When there is none by that name, when its file cannot be read, or with every mistake in it at once.
+    #[allow(dead_code, reason = "the commands that need it are on their way")]
+    pub(crate) fn load_term(&self, name_or_file: Option<&str>) -> anyhow::Result<Term> {
+        let wanted = match name_or_file {
+            Some(wanted) => wanted.to_owned(),
+            None => self.configuration().context("cannot tell the term; --term names one")?.city.term,
+        };
+        let file = Path::new(&wanted);
+        let is_file = wanted.contains('/') || file.extension().is_some_and(|extension| extension == "toml");
+        if is_file || file.is_file() {
+            return parse_term(file);
+        }
+        let beside = Path::new(TERMS_DIR).join(format!("{wanted}.toml"));
+        if beside.is_file() {
+            return parse_term(&beside);
+        }
+        let Some(text) = Term::built_in(&wanted) else {
+            bail!("no term {wanted}: neither a file of that name, nor {}, nor built in", beside.display());
+        };
+        Term::parse(text).with_context(|| format!("the built-in term {wanted}"))
+    }
+}
+
+fn parse_term(file: &Path) -> anyhow::Result<Term> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read the term {}", file.display()))?;
+    Term::parse(&text).with_context(|| format!("the term {} has mistakes", file.display()))
 }
 
 /// One line a command, in the order in which a newcomer needs them.
@@ -122,7 +158,10 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn show(error: &anyhow::Error) {
     eprintln!("error: {error}");
     for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+        // A cause may have a line a mistake.
+        for (position, line) in cause.to_string().lines().enumerate() {
+            eprintln!("  {} {line}", if position == 0 { "because:" } else { "        " });
+        }
     }
     if let Some(mistakes) = error.chain().find_map(|cause| cause.downcast_ref::<ConfigurationMistakes>()) {
         eprintln!("{}", mistakes.drawn());

@@ -8,6 +8,8 @@ use std::fmt;
 use std::io::IsTerminal as _;
 use std::ops::Range;
 
+use toml::de::{DeTable, DeValue};
+
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
 /// Width of what is drawn, in columns.
@@ -122,23 +124,44 @@ pub(crate) fn sounds_secret(key: &str) -> bool {
             .any(|word| key.contains(word))
 }
 
-/// `text` with everything secret overwritten by `*`, byte for byte.
+/// `text` with everything secret overwritten by `*`, byte for byte: values under keys that sound secret, found in the
+/// document and, since it may have mistakes, once more line by line.
 fn without_secrets(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let body = line.trim_end_matches(['\n', '\r']);
-        let end = &line[body.len()..];
-        match body.split_once('=') {
-            Some((key, value)) if sounds_secret(key.trim()) => {
-                shown.push_str(key);
-                shown.push('=');
-                shown.push_str(&"*".repeat(value.len()));
-            }
-            _ => shown.push_str(&without_url_user(body)),
+    let (document, _) = DeTable::parse_recoverable(text);
+    let mut secrets = Vec::new();
+    spans_of_secrets(document.get_ref(), &mut secrets);
+    let mut bytes = text.as_bytes().to_vec();
+    for byte in secrets.into_iter().filter_map(|span| text.get(span.clone()).map(|_| span)).flatten() {
+        if let Some(byte) = bytes.get_mut(byte).filter(|byte| **byte != b'\n') {
+            *byte = b'*';
         }
-        shown.push_str(end);
     }
-    shown
+    let without_values = String::from_utf8(bytes).expect("whole values were overwritten by ASCII");
+    without_values.split_inclusive('\n').map(line_without_secrets).collect()
+}
+
+fn spans_of_secrets(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
+    for (key, value) in table {
+        match value.get_ref() {
+            _ if sounds_secret(key.get_ref()) => secrets.push(value.span()),
+            DeValue::Table(inner) => spans_of_secrets(inner, secrets),
+            DeValue::Array(elements) => {
+                for inner in elements.iter().filter_map(|element| element.get_ref().as_table()) {
+                    spans_of_secrets(inner, secrets);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn line_without_secrets(line: &str) -> String {
+    let body = line.trim_end_matches(['\n', '\r']);
+    let end = &line[body.len()..];
+    match body.split_once('=') {
+        Some((key, value)) if sounds_secret(key.trim()) => format!("{key}={}{end}", "*".repeat(value.len())),
+        _ => format!("{}{end}", without_url_user(body)),
+    }
 }
 
 /// `line` with what stands between `://` and a later `@` overwritten.

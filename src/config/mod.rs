@@ -4,27 +4,99 @@
 //! the program, so the two cannot drift apart. A mistake stops the start, with every other one, each at its line. Secrets
 //! are never in the file: it names the file or the environment variable that has them.
 
+#[allow(dead_code, reason = "the wiring that reads them is on its way")]
+mod lanes;
+#[allow(dead_code, reason = "the wiring that reads them is on its way")]
+mod listeners;
 mod mistakes;
+#[allow(dead_code, reason = "the wiring that fetches them is on its way")]
+mod secret;
 mod section;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use toml::de::DeTable;
 
+#[allow(unused_imports, reason = "the wiring that reads them is on its way")]
+pub(crate) use lanes::{Account, AppBackend, LaneLimits, MitakeGateway};
+pub(crate) use listeners::{CallbacksListener, MetricsListener, TapsListener};
 pub(crate) use mistakes::ConfigurationMistakes;
 use mistakes::Mistake;
+#[allow(unused_imports, reason = "the wiring that reads them is on its way")]
+pub(crate) use secret::{SecretError, SecretSource};
 use section::Section;
 
 /// The file that holds when no other is named.
 pub(crate) const BUILT_IN: &str = include_str!("../../config/gatebell.toml");
+/// The term that is served when none is named.
+const TERM_DEFAULT: &str = "114-1";
 const BUILT_IN_NAME: &str = "the built-in configuration";
 
 /// A configuration without mistakes.
-#[derive(Debug, Clone, Default)]
+#[allow(dead_code, reason = "the wiring that reads it is on its way")]
+#[derive(Debug, Clone)]
 pub(crate) struct Configuration {
     /// The data directory of the embedded log and store, relative to the working directory.
     pub(crate) data: Option<PathBuf>,
+    /// What city this is.
+    pub(crate) city: City,
+    /// The embedded tap log.
+    pub(crate) tap_log: TapLogSettings,
+    /// How logs are written.
+    pub(crate) logs: Logs,
+    /// Where readers report taps.
+    pub(crate) taps: TapsListener,
+    /// Where SMS gateways deliver receipts.
+    pub(crate) callbacks: CallbacksListener,
+    /// Where operators look.
+    pub(crate) metrics: MetricsListener,
+    /// SMS gateways.
+    pub(crate) gateways: Vec<MitakeGateway>,
+    /// The city app's push backend.
+    pub(crate) app: Option<AppBackend>,
+}
+
+/// The `[city]` table.
+#[allow(dead_code, reason = "the wiring that reads it is on its way")]
+#[derive(Debug, Clone)]
+pub(crate) struct City {
+    /// The term: a name or a file.
+    pub(crate) term: String,
+    /// Room is made for so many at the start, so that nothing has to grow in the morning.
+    pub(crate) pupils_expected: usize,
+}
+
+/// The `[tap_log]` table.
+#[allow(dead_code, reason = "the wiring that reads it is on its way")]
+#[derive(Debug, Clone)]
+pub(crate) struct TapLogSettings {
+    /// Shards; fixed once the data directory is there.
+    pub(crate) partitions: u32,
+    /// Taps are kept for so many days.
+    pub(crate) retention_days: u32,
+    /// Taps waiting to be written; beyond it readers are told to come back.
+    pub(crate) queue_taps_max: usize,
+}
+
+/// The `[logs]` table.
+#[allow(dead_code, reason = "the wiring that reads it is on its way")]
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    /// One line of text or one JSON object an event.
+    pub(crate) format: LogFormat,
+    /// A filter such as `info` or `gatebell_engine=debug,info`.
+    pub(crate) level: String,
+}
+
+/// How a log event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// For machines: one JSON object a line
+    Json,
 }
 
 impl Configuration {
@@ -65,9 +137,61 @@ impl Configuration {
     }
 
     fn read(mut top: Section<'_, '_>) -> Self {
-        let data = top.text("data", "a directory", |text| (!text.is_empty()).then(|| PathBuf::from(text)));
+        let configuration = Self {
+            data: top.path("data"),
+            city: City::read(top.table("city")),
+            tap_log: TapLogSettings::read(top.table("tap_log")),
+            logs: Logs::read(top.table("logs")),
+            taps: TapsListener::read(top.table("taps")),
+            callbacks: CallbacksListener::read(top.table("callbacks")),
+            metrics: MetricsListener::read(top.table("metrics")),
+            gateways: top.tables("gateway", MitakeGateway::read),
+            app: AppBackend::read(top.table("app")),
+        };
+        let mut names = BTreeSet::new();
+        if !configuration.gateways.iter().all(|gateway| names.insert(gateway.name.clone())) {
+            top.wrong_field("gateway", "a name of its own for each gateway");
+        }
         top.end();
-        Self { data }
+        configuration
+    }
+}
+
+impl City {
+    fn read(mut section: Section<'_, '_>) -> Self {
+        let term =
+            section.text("term", "a term's name or file", |text| (!text.is_empty()).then(|| text.to_owned()));
+        let pupils_expected = section.number("pupils_expected", 1..=10_000_000, 20_000);
+        section.end();
+        Self { term: term.unwrap_or_else(|| TERM_DEFAULT.to_owned()), pupils_expected }
+    }
+}
+
+impl TapLogSettings {
+    fn read(mut section: Section<'_, '_>) -> Self {
+        let settings = Self {
+            partitions: section.number("partitions", 1..=256, 8),
+            retention_days: section.number("retention_days", 2..=3650, 30),
+            queue_taps_max: section.number("queue_taps_max", 1..=10_000_000, 200_000),
+        };
+        section.end();
+        settings
+    }
+}
+
+impl Logs {
+    fn read(mut section: Section<'_, '_>) -> Self {
+        let format = section.text("format", "\"text\" or \"json\"", |text| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        let level =
+            section.text("level", "a filter, such as \"info\" or \"gatebell_engine=debug,info\"", |text| {
+                text.parse::<tracing_subscriber::EnvFilter>().is_ok().then(|| text.to_owned())
+            });
+        section.end();
+        Self { format: format.unwrap_or(LogFormat::Text), level: level.unwrap_or_else(|| "info".to_owned()) }
     }
 }
 
@@ -83,13 +207,62 @@ mod tests {
     }
 
     #[test]
+    fn the_commented_defaults_are_the_defaults() {
+        let tables_without_lines = "[city]\n[tap_log]\n[logs]\n[taps]\n[callbacks]\n[metrics]\n[[gateway]]\n\
+            name = \"mitake\"\nkind = \"mitake\"\nurl = \"http://127.0.0.1:8099/api/mtk\"\nsimulator = true\n\
+            callback_url = \"http://127.0.0.1:8081\"\n\
+            [app]\nurl = \"http://127.0.0.1:8099/app/push\"\nsimulator = true\n";
+        let mut without_lines = Configuration::parse("defaults", tables_without_lines).unwrap();
+        without_lines.data = Some(PathBuf::from("data"));
+        let built_in = Configuration::built_in().unwrap();
+        assert_eq!(format!("{built_in:#?}"), format!("{without_lines:#?}"));
+    }
+
+    #[test]
     fn every_mistake_is_named_at_once_with_its_line() {
-        let mistakes = Configuration::parse("city.toml", "data = 5\nwrong = 1\nnot toml\n").unwrap_err();
-        let drawn = mistakes.drawn();
-        for expected in
-            ["city.toml:1:8", "data: found 5", "city.toml:2:1", "wrong: unknown key", "city.toml:3"]
-        {
+        let cases = [
+            ("data = 5", "data: found 5"),
+            ("wrong = 1", "wrong: unknown key"),
+            ("[tap_log]\npartitions = 0", "tap_log.partitions: found 0"),
+            ("retention_days = \"30\"", "tap_log.retention_days: found \"30\""),
+            ("[taps]\nlisten = \"here\"", "taps.listen: found \"here\""),
+            (
+                "[callbacks]\nallow = [\"10.0.0.0/8\", \"10.0.0.0/64\"]",
+                "callbacks.allow: found \"10.0.0.0/64\"",
+            ),
+            ("[logs]\nformat = \"xml\"", "logs.format: found \"xml\""),
+            ("[[gateway]]\nkind = \"mitake\"", "gateway[0].name: missing"),
+            ("url = \"ftp://sms.example\"", "gateway[0].url: found"),
+            ("window = 16", "gateway[0].window: found 16"),
+            ("simulator = false", "gateway[0].password_file: missing"),
+            ("[app]\nurl = \"https://push.example/\"\nsimulator = true", "app.simulator: found true"),
+            ("not toml", "expected `=`"),
+        ];
+        let text: String = cases.iter().map(|(lines, _)| format!("{lines}\n")).collect();
+        let drawn = Configuration::parse("city.toml", &text).unwrap_err().drawn();
+        for (_, expected) in cases {
             assert!(drawn.contains(expected), "{expected} in\n{drawn}");
         }
+        for place in ["city.toml:1:8", "city.toml:2:1", "city.toml:4:14"] {
+            assert!(drawn.contains(place), "{place} in\n{drawn}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_a_mistake_that_does_not_show_it() {
+        let text = "[[gateway]]\nname = \"sms\"\nkind = \"mitake\"\nurl = \"https://me:hunter2@sms.example/\"\n\
+            username = \"city\"\npassword = \"hunter2\"\n[app]\nkey = \"\"\"\nhunter2\n\"\"\"\n";
+        let drawn = Configuration::parse("city.toml", text).unwrap_err().drawn();
+        assert!(drawn.contains("gateway[0].password: unknown key"), "{drawn}");
+        assert!(drawn.contains("gateway[0].url: found a text that is not shown"), "{drawn}");
+        assert!(!drawn.contains("hunter2"), "{drawn}");
+    }
+
+    #[test]
+    fn a_simulator_and_a_real_account_exclude_each_other() {
+        let text = "[[gateway]]\nname = \"sms\"\nkind = \"mitake\"\nurl = \"http://127.0.0.1:1/\"\n\
+            simulator = true\npassword_env = \"SMS_PASSWORD\"\n";
+        let drawn = Configuration::parse("city.toml", text).unwrap_err().drawn();
+        assert!(drawn.contains("gateway[0].simulator: found true"), "{drawn}");
     }
 }
