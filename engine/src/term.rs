@@ -1,8 +1,10 @@
-//! A term (學期): service days, rules, channels on offer, prices. Read from TOML; nothing of it is a constant in code.
+//! A term (學期): service days, rules, channels on offer, prices. Read from TOML; nothing of it is a constant
+//! in code.
 //!
-//! [`Term::parse`] reports every mistake at once, with line and column. The form is the public one of the term file:
-//! name, time zone, first and last service day, weekdays of school, days off and makeup days, the windows of the rules,
-//! channels, SMS price, plans, cap, order deadline. What the calendar makes of it is in [`crate::calendar`].
+//! [`Term::parse`] reports every mistake at once, with line and column. The form is the public one of the
+//! term file: name, time zone, first and last service day, weekdays of school, days off and makeup days, the
+//! windows of the rules, channels, SMS price, plans, cap, order deadline. What the calendar makes of it is in
+//! [`crate::calendar`].
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -113,7 +115,7 @@ impl Term {
 
     fn read(document: &Document<'_>) -> Option<Self> {
         let table = document.root();
-        // All parts are read before the first `?`: a mistake in one must not hide those in the next.
+        // All parts are read before the first `?`: a mistake in one must not hide others.
         let name = table.required("name", NAME_FORM).and_then(|value| read_name(&value));
         let zone = table.required("time_zone", ZONE_FORM).and_then(|value| read_zone(&value));
         let days = read_service_days(&table);
@@ -435,9 +437,9 @@ name = \"x\"
 
     #[test]
     fn a_date_both_off_and_makeup_is_a_mistake() {
-        let toml = format!(
-            "{SHORT}[[days_off]]\ndate = 2025-09-10\nname = \"a\"\n[[makeup_days]]\ndate = 2025-09-10\nname = \"b\"\n"
-        );
+        let both =
+            ["days_off", "makeup_days"].map(|list| format!("[[{list}]]\ndate = 2025-09-10\nname = \"x\"\n"));
+        let toml = format!("{SHORT}{}", both.concat());
         let found = mistakes(&toml);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("makeup_days[0].date: found 2025-09-10"), "{found:?}");

@@ -1,8 +1,9 @@
 //! TOML read with all of its mistakes at once: each with line, column, what was found and what is allowed.
 //!
-//! A [`Document`] is walked by whoever knows its form: [`Table`] hands out the values it is asked for, notes a
-//! [`Mistake`] for each that is missing or of the wrong kind, and at its end one for each key that nobody asked for.
-//! What the values mean is left to the caller, who can [`note`](Document::note) mistakes of its own.
+//! A [`Document`] is walked by whoever knows its form: [`Table`] hands out the values it is asked for, notes
+//! a [`Mistake`] for each that is missing or of the wrong kind, and at its end one for each key that nobody
+//! asked for. What the values mean is left to the caller, who can [`note`](Document::note) mistakes of its
+//! own.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,8 +15,8 @@ use toml::de::{DeTable, DeValue};
 /// Longest text that a mistake repeats, in characters.
 const FOUND_CHARS_MAX: usize = 60;
 
-/// One mistake, with its place. Prints as `LINE:COLUMN: field: found …; allowed: …`, so that a file name with a colon
-/// before it makes a place that editors open.
+/// One mistake, with its place. Prints as `LINE:COLUMN: field: found …; allowed: …`, so that a file name with
+/// a colon before it makes a place that editors open.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
     /// From 1.
@@ -119,7 +120,8 @@ impl<'t> Document<'t> {
             return Ok(());
         }
         noted.sort_by_key(|(start, _)| *start);
-        // Sorted stably, a mistake of syntax comes first; what follows from it at the same place says nothing new.
+        // Sorted stably, a mistake of syntax comes first; what follows from it at the same place says nothing
+        // new.
         noted.dedup_by(|later, earlier| later.0 == earlier.0 && earlier.1.field.is_empty());
         Err(Mistakes(noted.into_iter().map(|(_, mistake)| mistake).collect()))
     }
