@@ -1,2 +1,13 @@
 //! The embedded store: SQLite files in the data directory, no server. Each part owns its tables and brings its own
 //! schema; parts in the same file are told apart by the names of their schemas.
+
+pub mod ledger;
+mod ledger_charges;
+mod ledger_claims;
+mod ledger_entries;
+mod ledger_rows;
+mod ledger_schema;
+pub mod receipts;
+pub mod store_db;
+#[cfg(test)]
+mod store_fixture;

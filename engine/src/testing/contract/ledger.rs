@@ -21,7 +21,8 @@ const THEIRS: OwnerToken = OwnerToken(8);
 
 /// Runs the ledger's contract: a module of tests, one an obligation, each on a ledger of its own.
 ///
-/// The argument is an expression of an async function or closure that gives an empty ledger.
+/// The argument is an async function or closure that gives an empty ledger, behind anything that dereferences to it (an
+/// `Arc`, a `Box`, a fixture that also owns a directory).
 #[macro_export]
 macro_rules! ledger_contract {
     ($module:ident, $fresh:expr) => {
@@ -58,7 +59,7 @@ macro_rules! ledger_contract {
                 #[tokio::test]
                 async fn $obligation() {
                     let ledger = ($fresh)().await;
-                    $crate::testing::contract::ledger::$obligation(&ledger).await;
+                    $crate::testing::contract::ledger::$obligation(&*ledger).await;
                 }
             )+
         }

@@ -12,7 +12,8 @@ use crate::time::Timestamp;
 
 /// Runs the receipt log's contract: a module of tests, one an obligation, each on a log of its own.
 ///
-/// The argument is an expression of an async function or closure that gives an empty receipt log.
+/// The argument is an async function or closure that gives an empty receipt log, behind anything that dereferences to it (an
+/// `Arc`, a `Box`, a fixture that also owns a directory).
 #[macro_export]
 macro_rules! receipt_log_contract {
     ($module:ident, $fresh:expr) => {
@@ -37,7 +38,7 @@ macro_rules! receipt_log_contract {
                 #[tokio::test]
                 async fn $obligation() {
                     let receipts = ($fresh)().await;
-                    $crate::testing::contract::receipts::$obligation(&receipts).await;
+                    $crate::testing::contract::receipts::$obligation(&*receipts).await;
                 }
             )+
         }

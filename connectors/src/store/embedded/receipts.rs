@@ -1,0 +1,300 @@
+//! The receipt log in `store.db`: what gateways say became of messages, until it is settled.
+//!
+//! Receipts are read once, in order, and forgotten when they are committed: what they proved is in the ledger by then.
+//! Those that match nothing yet are parked, at most [`PARKED_RECEIPTS_MAX`] of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use compact_str::CompactString;
+use gatebell_engine::ids::LogPosition;
+use gatebell_engine::ports::PortError;
+use gatebell_engine::ports::receipts::{LoggedReceipt, Receipt, ReceiptLog, ReceiptStatus};
+use gatebell_engine::time::Timestamp;
+use rusqlite::{Connection, Row, params};
+
+use super::ledger_rows::{notice, notice_blob, optional_text, text, word};
+use crate::sqlite::{Readers, Schema, Writer};
+
+/// Parked receipts, at most; the oldest give way, and are counted.
+pub const PARKED_RECEIPTS_MAX: u64 = 100_000;
+
+/// The receipts' part of `store.db`.
+pub(super) const RECEIPTS: Schema = Schema { name: "receipts", steps: &[FIRST] };
+
+/// `AUTOINCREMENT`, since a sequence may not come again when the log is empty.
+const FIRST: &str = "
+CREATE TABLE receipts (
+    sequence   INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane       TEXT    NOT NULL,
+    notice     BLOB    NOT NULL CHECK (length(notice) = 16),
+    partition  INTEGER NOT NULL,
+    offset     INTEGER NOT NULL,
+    gateway_id TEXT    NOT NULL,
+    status     TEXT    NOT NULL CHECK (status IN ('delivered', 'failed', 'underway')),
+    reason     TEXT,
+    arrived    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE parked_receipts (
+    sequence   INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane       TEXT    NOT NULL,
+    notice     BLOB    NOT NULL CHECK (length(notice) = 16),
+    partition  INTEGER NOT NULL,
+    offset     INTEGER NOT NULL,
+    gateway_id TEXT    NOT NULL,
+    status     TEXT    NOT NULL CHECK (status IN ('delivered', 'failed', 'underway')),
+    reason     TEXT,
+    arrived    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE receipt_commit (
+    id       INTEGER PRIMARY KEY CHECK (id = 1),
+    sequence INTEGER NOT NULL
+) STRICT;
+INSERT INTO receipt_commit (id, sequence) VALUES (1, 0);
+";
+
+/// The embedded receipt log.
+#[derive(Debug)]
+pub struct EmbeddedReceiptLog {
+    writer: Arc<Writer>,
+    readers: Readers,
+    /// The last sequence given by this process: tells a waiting reader whether a commit is worth a look.
+    last_appended: Arc<AtomicU64>,
+}
+
+impl EmbeddedReceiptLog {
+    pub(super) fn new(writer: Arc<Writer>, readers: Readers) -> Self {
+        Self { writer, readers, last_appended: Arc::default() }
+    }
+
+    async fn read_now(&self, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+        self.readers
+            .read(move |connection| {
+                connection
+                    .prepare_cached(
+                        "SELECT sequence, lane, notice, partition, offset, gateway_id, status, reason, arrived
+                         FROM receipts WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+                    )?
+                    .query_map(params![after, limit], logged_receipt)?
+                    .collect()
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl ReceiptLog for EmbeddedReceiptLog {
+    async fn append(&self, receipts: Vec<Receipt>) -> Result<(), PortError> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let last_appended = Arc::clone(&self.last_appended);
+        self.writer
+            .write(move |connection| {
+                let insert = "INSERT INTO receipts
+                     (lane, notice, partition, offset, gateway_id, status, reason, arrived)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                let last = insert_all(connection, insert, &receipts)?;
+                last_appended.fetch_max(last, Ordering::Relaxed);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn read(&self, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+        // Subscribed before the first look, so that no commit falls between the two.
+        let mut commits = self.writer.commits();
+        loop {
+            let found = self.read_now(after, limit).await?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            loop {
+                commits
+                    .changed()
+                    .await
+                    .map_err(|_| PortError::new("receipt log", "the writer thread has ended"))?;
+                if self.last_appended.load(Ordering::Relaxed) > after {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn committed(&self) -> Result<u64, PortError> {
+        self.readers
+            .read(|connection| {
+                connection.query_row("SELECT sequence FROM receipt_commit WHERE id = 1", [], |row| row.get(0))
+            })
+            .await
+    }
+
+    async fn commit(&self, sequence: u64) -> Result<(), PortError> {
+        self.writer
+            .write(move |connection| {
+                connection
+                    .prepare_cached("UPDATE receipt_commit SET sequence = ?1 WHERE id = 1 AND sequence < ?1")?
+                    .execute([sequence])?;
+                connection
+                    .prepare_cached("DELETE FROM receipts WHERE sequence <= ?1")?
+                    .execute([sequence])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn park(&self, receipts: Vec<Receipt>) -> Result<(), PortError> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let given_up = self
+            .writer
+            .write(move |connection| {
+                let insert = "INSERT INTO parked_receipts
+                     (lane, notice, partition, offset, gateway_id, status, reason, arrived)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                insert_all(connection, insert, &receipts)?;
+                give_up_the_oldest(connection, PARKED_RECEIPTS_MAX)
+            })
+            .await?;
+        if given_up > 0 {
+            metrics::counter!("gatebell_parked_receipts_given_up_total").increment(given_up);
+            tracing::warn!(given_up, "too many receipts match no notice: the oldest were given up");
+        }
+        Ok(())
+    }
+
+    async fn parked(&self, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+        self.readers
+            .read(move |connection| {
+                connection
+                    .prepare_cached(
+                        "SELECT sequence, lane, notice, partition, offset, gateway_id, status, reason, arrived
+                         FROM parked_receipts ORDER BY sequence LIMIT ?1",
+                    )?
+                    .query_map([limit], logged_receipt)?
+                    .collect()
+            })
+            .await
+    }
+
+    async fn unpark(&self, sequences: Vec<u64>) -> Result<(), PortError> {
+        if sequences.is_empty() {
+            return Ok(());
+        }
+        self.writer
+            .write(move |connection| {
+                let mut delete =
+                    connection.prepare_cached("DELETE FROM parked_receipts WHERE sequence = ?1")?;
+                for sequence in sequences {
+                    delete.execute([sequence])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Inserts all receipts with the statement `insert`; gives the last one's sequence.
+fn insert_all(connection: &Connection, insert: &str, receipts: &[Receipt]) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(insert)?;
+    for receipt in receipts {
+        let (status, reason) = match &receipt.status {
+            ReceiptStatus::Delivered => ("delivered", None),
+            ReceiptStatus::Failed { reason } => ("failed", Some(reason.as_str())),
+            ReceiptStatus::Underway => ("underway", None),
+        };
+        statement.execute(params![
+            receipt.lane.as_str(),
+            notice_blob(receipt.notice),
+            receipt.position.partition,
+            receipt.position.offset,
+            receipt.gateway_id.as_str(),
+            status,
+            reason,
+            receipt.arrived.as_millis(),
+        ])?;
+    }
+    Ok(u64::try_from(connection.last_insert_rowid()).unwrap_or(0))
+}
+
+/// Keeps the youngest `parked_max`; gives how many went.
+fn give_up_the_oldest(connection: &Connection, parked_max: u64) -> rusqlite::Result<u64> {
+    let parked: u64 =
+        connection.prepare_cached("SELECT count(*) FROM parked_receipts")?.query_row([], |row| row.get(0))?;
+    let too_many = parked.saturating_sub(parked_max);
+    if too_many > 0 {
+        connection
+            .prepare_cached(
+                "DELETE FROM parked_receipts WHERE sequence IN (
+                     SELECT sequence FROM parked_receipts ORDER BY sequence LIMIT ?1)",
+            )?
+            .execute([too_many])?;
+    }
+    Ok(too_many)
+}
+
+fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
+    let status = match row.get_ref(6)?.as_str()? {
+        "delivered" => ReceiptStatus::Delivered,
+        "failed" => {
+            ReceiptStatus::Failed { reason: optional_text(row, 7)?.unwrap_or(CompactString::const_new("")) }
+        }
+        // The table allows these three words only.
+        _ => ReceiptStatus::Underway,
+    };
+    Ok(LoggedReceipt {
+        sequence: row.get(0)?,
+        receipt: Receipt {
+            lane: word(row, 1)?,
+            notice: notice(row, 2)?,
+            position: LogPosition { partition: row.get(3)?, offset: row.get(4)? },
+            gateway_id: text(row, 5)?,
+            status,
+            arrived: Timestamp::from_millis(row.get(8)?),
+        },
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use gatebell_engine::receipt_log_contract;
+    use gatebell_engine::testing::contract::receipts::receipt;
+
+    use super::super::store_fixture::{fresh_receipts, open};
+    use super::*;
+
+    receipt_log_contract!(contract, fresh_receipts);
+
+    #[tokio::test]
+    async fn commit_and_parked_receipts_are_there_again_after_a_stop() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(&directory);
+        let receipts = store.receipts();
+        receipts
+            .append((1..4).map(|number| receipt(number, ReceiptStatus::Delivered)).collect())
+            .await
+            .unwrap();
+        receipts.park(vec![receipt(1, ReceiptStatus::Delivered)]).await.unwrap();
+        receipts.commit(2).await.unwrap();
+        drop((receipts, store));
+
+        let again = open(&directory).receipts();
+        assert_eq!(again.committed().await.unwrap(), 2);
+        assert_eq!(again.parked(10).await.unwrap().len(), 1);
+        let unread = again.read(2, 10).await.unwrap();
+        assert_eq!(unread.len(), 1);
+        assert_eq!(unread[0].receipt, receipt(3, ReceiptStatus::Delivered));
+    }
+
+    #[tokio::test]
+    async fn too_many_parked_receipts_give_way_from_the_oldest_on() {
+        let log = fresh_receipts().await;
+        log.park((1..6).map(|number| receipt(number, ReceiptStatus::Delivered)).collect()).await.unwrap();
+        let given_up = log.writer.write(|connection| give_up_the_oldest(connection, 3)).await.unwrap();
+        assert_eq!(given_up, 2);
+        assert_eq!(log.parked(10).await.unwrap()[0].receipt, receipt(3, ReceiptStatus::Delivered));
+    }
+}

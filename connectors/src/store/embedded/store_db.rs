@@ -1,0 +1,48 @@
+//! `store.db` as a running engine opens it: one writer thread for ledger and receipts together, so that what they write at
+//! the same time is one commit.
+
+use std::sync::Arc;
+
+use gatebell_engine::ports::PortError;
+
+use super::ledger::EmbeddedLedger;
+use super::ledger_schema::LEDGER;
+use super::receipts::{EmbeddedReceiptLog, RECEIPTS};
+use crate::data_dir::DataDir;
+use crate::sqlite::{DatabaseFile, Readers, Writer};
+
+/// Commands that may wait for the writer; whoever comes later waits for room.
+const QUEUE_COMMANDS_MAX: usize = 4096;
+/// Reads at once.
+const READERS_MAX: usize = 4;
+
+/// The store of a running engine.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    ledger: Arc<EmbeddedLedger>,
+    receipts: Arc<EmbeddedReceiptLog>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `directory`, creating what is missing.
+    pub fn open(directory: &DataDir) -> Result<Self, PortError> {
+        let file = DatabaseFile::open(&directory.store(), "store", &LEDGER)?;
+        DatabaseFile::open(&directory.store(), "store", &RECEIPTS)?;
+        let writer = Arc::new(Writer::start(&file, QUEUE_COMMANDS_MAX)?);
+        let readers = Readers::new(file, READERS_MAX);
+        Ok(Self {
+            ledger: Arc::new(EmbeddedLedger::new(Arc::clone(&writer), readers.clone())),
+            receipts: Arc::new(EmbeddedReceiptLog::new(writer, readers)),
+        })
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> Arc<EmbeddedLedger> {
+        Arc::clone(&self.ledger)
+    }
+
+    /// The receipt log.
+    pub fn receipts(&self) -> Arc<EmbeddedReceiptLog> {
+        Arc::clone(&self.receipts)
+    }
+}
