@@ -5,6 +5,7 @@
 // hand the error up, and `cli` knows a closed pipe from a failure.
 #![warn(clippy::print_stdout)]
 
+mod city;
 mod cli;
 mod config;
 #[allow(dead_code, reason = "the wiring that serves them is on its way")]

@@ -95,6 +95,24 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The kind's word, as the feed and the store name it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::School(_) => "school",
+            Self::Reader(_) => "reader",
+            Self::Pupil(_) => "pupil",
+            Self::Card(_) => "card",
+            Self::Guardian(_) => "guardian",
+            Self::Binding(_) => "binding",
+            Self::Subscription(_) => "subscription",
+            Self::Order(_) => "order",
+            Self::Day(_) => "day",
+            Self::Protection(_) => "protection",
+        }
+    }
+}
+
 impl EntryKey {
     /// The kind's word, as the feed and the store name it.
     pub const fn kind(&self) -> &'static str {

@@ -5,6 +5,7 @@
 //! to standard output with `writeln!`, everything else to standard error. Here is what all of them share: the global
 //! options, how errors are shown, and the exit codes.
 
+mod check;
 mod config;
 
 use std::io;
@@ -77,7 +78,6 @@ impl Globals {
     ///
     /// # Errors
     /// When there is none by that name, when its file cannot be read, or with every mistake in it at once.
-    #[allow(dead_code, reason = "the commands that need it are on their way")]
     pub(crate) fn load_term(&self, name_or_file: Option<&str>) -> anyhow::Result<Term> {
         let wanted = match name_or_file {
             Some(wanted) => wanted.to_owned(),
@@ -108,6 +108,8 @@ fn parse_term(file: &Path) -> anyhow::Result<Term> {
 /// One line a command, in the order in which a newcomer needs them.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Check a city directory and print every mistake and warning
+    Check(check::Args),
     /// Check the configuration and say where each part of it comes from
     Config(config::Args),
 }
@@ -115,6 +117,7 @@ enum Command {
 impl Command {
     fn run(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Check(args) => check::run(args, globals),
             Self::Config(args) => config::run(args, globals),
         }
     }
