@@ -3,7 +3,10 @@
 //! The embedded tap log and store keep everything in one [`data_dir`], in SQLite files that an operator can open by
 //! hand. Dependencies point to the engine, whose ports these implement; no connector knows another.
 
+pub mod app;
 pub mod data_dir;
+pub mod outbound;
+pub mod sms;
 #[allow(dead_code, unused_imports)] // until tap log and store are in
 mod sqlite;
 pub mod store;
