@@ -10,3 +10,4 @@ pub mod sms;
 #[allow(dead_code, unused_imports)] // until tap log and store are in
 mod sqlite;
 pub mod store;
+pub mod tap_log;

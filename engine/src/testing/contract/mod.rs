@@ -2,3 +2,4 @@
 
 pub mod ledger;
 pub mod receipts;
+pub mod tap_log;

@@ -1,0 +1,273 @@
+//! The tables of the tap log, and what may be done to them.
+//!
+//! A partition is a table of its own, `tap_0` and so on: one row a tap, the offset its key, so that appending touches
+//! only the end. Offsets are contiguous and never given twice: of a partition the last row always stays. `received` never
+//! decreases with the offset, which makes finding a time a bisection. Each row carries a checksum of itself and its place;
+//! a row that does not match is reported with its place and never handed out.
+
+use bytes::{Bytes, BytesMut};
+use gatebell_engine::ports::tap_log::TapRecord;
+use gatebell_engine::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, ffi, params};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::sqlite::Schema;
+
+/// What is there beside the partitions' own tables.
+pub(super) const TAP_LOG_SCHEMA: Schema = Schema {
+    name: "tap log",
+    steps: &["
+        CREATE TABLE tap_log (
+            id         INTEGER PRIMARY KEY CHECK (id = 1),
+            name       TEXT NOT NULL,
+            partitions INTEGER NOT NULL
+        ) STRICT;
+        -- Below next_offset every tap's notices are settled.
+        CREATE TABLE committed (
+            partition   INTEGER PRIMARY KEY,
+            next_offset INTEGER NOT NULL
+        ) STRICT;
+    "],
+};
+
+/// What was chosen when the log was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) partitions: u32,
+}
+
+/// The log's identity: `fresh` where it has none yet, and then its partitions' tables are made.
+pub(super) fn identify(connection: &mut Connection, fresh: Identity) -> rusqlite::Result<Identity> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let known = transaction
+        .query_row("SELECT name, partitions FROM tap_log", [], |row| {
+            Ok(Identity { name: row.get(0)?, partitions: row.get(1)? })
+        })
+        .optional()?;
+    if let Some(identity) = known {
+        return Ok(identity);
+    }
+    transaction.execute(
+        "INSERT INTO tap_log (id, name, partitions) VALUES (1, ?1, ?2)",
+        params![fresh.name, fresh.partitions],
+    )?;
+    for partition in 0..fresh.partitions {
+        transaction.execute_batch(&format!(
+            "CREATE TABLE tap_{partition} (
+                 offset   INTEGER PRIMARY KEY,
+                 received INTEGER NOT NULL,
+                 checksum INTEGER NOT NULL,
+                 value    BLOB NOT NULL
+             ) STRICT"
+        ))?;
+    }
+    transaction.commit()?;
+    Ok(fresh)
+}
+
+/// Appends the values, which are sorted by their partitions, behind what is there; received at `now`, or at the last
+/// receipt where the clock has gone back.
+pub(super) fn append(connection: &Connection, taps: &[(u32, Bytes)], now: Timestamp) -> rusqlite::Result<()> {
+    for of_partition in taps.chunk_by(|(one, _), (next, _)| one == next) {
+        let Some((partition, _)) = of_partition.first() else { continue };
+        let (first, received) = match last(connection, *partition)? {
+            Some((offset, received)) => (offset + 1, now.max(received.unwrap_or(now))),
+            None => (0, now),
+        };
+        let mut insert = connection.prepare_cached(&format!(
+            "INSERT INTO tap_{partition} (offset, received, checksum, value) VALUES (?1, ?2, ?3, ?4)"
+        ))?;
+        for (offset, (_, value)) in (first..).zip(of_partition) {
+            let checksum = checksum(*partition, offset, received, value);
+            insert.execute(params![offset, received.as_millis(), checksum, &value[..]])?;
+        }
+    }
+    Ok(())
+}
+
+/// Covers the row and its place, so that neither a flipped byte nor a row in the wrong place passes.
+fn checksum(partition: u32, offset: u64, received: Timestamp, value: &[u8]) -> i64 {
+    let place = offset ^ (u64::from(partition) << 48);
+    xxh3_64_with_seed(value, place ^ received.as_millis().cast_unsigned().rotate_left(32)).cast_signed()
+}
+
+/// The last row's offset, and its time of receipt if the row is sound: a damaged time must not spread to later taps, and
+/// a damaged tap must not keep them out; whoever reads it will say so.
+fn last(connection: &Connection, partition: u32) -> rusqlite::Result<Option<(u64, Option<Timestamp>)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT offset, received, checksum, value FROM tap_{partition} ORDER BY offset DESC LIMIT 1"
+        ))?
+        .query_row([], |row| {
+            let received = CheckedRow::read(partition, row).ok().map(|row| row.received);
+            Ok((row.get(0)?, received))
+        })
+        .optional()
+}
+
+/// The offset that the next tap written will get.
+pub(super) fn end(connection: &Connection, partition: u32) -> rusqlite::Result<u64> {
+    Ok(last(connection, partition)?.map_or(0, |(offset, _)| offset + 1))
+}
+
+/// What the log holds at a place is not what was written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Damage {
+    /// The row does not match its checksum.
+    #[error(
+        "the tap at {partition}/{offset} is damaged: its checksum does not match; restore taps.db from a copy"
+    )]
+    Altered { partition: u32, offset: u64 },
+    /// The row is not there, though later ones are.
+    #[error(
+        "the tap at {partition}/{offset} is missing, though later ones are there; restore taps.db from a copy"
+    )]
+    Missing { partition: u32, offset: u64 },
+}
+
+fn damaged(damage: Damage) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(damage.to_string()))
+}
+
+/// A row as stored, checked.
+struct CheckedRow<'a> {
+    offset: u64,
+    received: Timestamp,
+    value: &'a [u8],
+}
+
+impl<'a> CheckedRow<'a> {
+    /// Reads (offset, received, checksum, value).
+    fn read(partition: u32, row: &'a Row<'_>) -> rusqlite::Result<Self> {
+        let offset = row.get(0)?;
+        let received = Timestamp::from_millis(row.get(1)?);
+        let stored: i64 = row.get(2)?;
+        let value = row.get_ref(3)?.as_blob()?;
+        if checksum(partition, offset, received, value) != stored {
+            return Err(damaged(Damage::Altered { partition, offset }));
+        }
+        Ok(Self { offset, received, value })
+    }
+}
+
+/// Records of one partition as they lie in the log.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    pub(super) records: Vec<TapRecord>,
+    /// The offset of the next tap to be written.
+    pub(super) end: u64,
+}
+
+/// At most `taps_max` records from `offset` on, until `bytes_max` is reached.
+pub(super) fn read(
+    connection: &Connection,
+    partition: u32,
+    offset: u64,
+    taps_max: usize,
+    bytes_max: usize,
+) -> rusqlite::Result<Stretch> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset >= ?1 ORDER BY offset LIMIT ?2"
+    ))?;
+    let mut rows = statement.query(params![offset, taps_max])?;
+    // All values of a batch share one allocation.
+    let mut values = BytesMut::new();
+    let mut places = Vec::new();
+    let mut expected = offset;
+    while let Some(row) = rows.next()? {
+        let row = CheckedRow::read(partition, row)?;
+        if row.offset != expected {
+            return Err(damaged(Damage::Missing { partition, offset: expected }));
+        }
+        expected += 1;
+        values.extend_from_slice(row.value);
+        places.push((row.received, values.len()));
+        if values.len() >= bytes_max {
+            break;
+        }
+    }
+    let values = values.freeze();
+    let end = end(connection, partition)?.max(expected);
+    Ok(Stretch { records: records(offset, &places, &values), end })
+}
+
+fn records(first: u64, places: &[(Timestamp, usize)], values: &Bytes) -> Vec<TapRecord> {
+    let mut start = 0;
+    let mut records = Vec::with_capacity(places.len());
+    for (offset, (received, value_end)) in (first..).zip(places) {
+        records.push(TapRecord { offset, received: *received, value: values.slice(start..*value_end) });
+        start = *value_end;
+    }
+    records
+}
+
+/// The offset and time of receipt of the first record at or after `offset`.
+pub(super) fn first_from(
+    connection: &Connection,
+    partition: u32,
+    offset: u64,
+) -> rusqlite::Result<Option<(u64, Timestamp)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset >= ?1 ORDER BY offset LIMIT 1"
+        ))?
+        .query_row([offset], |row| CheckedRow::read(partition, row).map(|row| (row.offset, row.received)))
+        .optional()
+}
+
+/// The offset of the first record received at or after `from` (or of the earliest record); the end where there is none.
+pub(super) fn seek(
+    connection: &Connection,
+    partition: u32,
+    from: Option<Timestamp>,
+) -> rusqlite::Result<u64> {
+    let end = end(connection, partition)?;
+    let Some((earliest, _)) = first_from(connection, partition, 0)? else { return Ok(end) };
+    let Some(from) = from else { return Ok(earliest) };
+    // Everything before `low` was received before `from`; nothing from `high` on was.
+    let (mut low, mut high) = (earliest, end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match first_from(connection, partition, middle)? {
+            Some((_, received)) if received < from => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The committed offset of each partition.
+pub(super) fn committed(connection: &Connection, partition: u32) -> rusqlite::Result<Option<u64>> {
+    connection
+        .prepare_cached("SELECT next_offset FROM committed WHERE partition = ?1")?
+        .query_row([partition], |row| row.get(0))
+        .optional()
+}
+
+/// Makes `offset` the committed offset.
+pub(super) fn commit(connection: &Connection, partition: u32, offset: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO committed (partition, next_offset) VALUES (?1, ?2)
+             ON CONFLICT (partition) DO UPDATE SET next_offset = excluded.next_offset",
+        )?
+        .execute(params![partition, offset])?;
+    Ok(())
+}
+
+/// Forgets at most `taps_max` taps of the partition that were received before `before` and are settled; says how many.
+/// The last tap stays, so that no offset is ever given again.
+pub(super) fn forget_before(
+    connection: &Connection,
+    partition: u32,
+    before: Timestamp,
+    taps_max: u64,
+) -> rusqlite::Result<usize> {
+    let Some((earliest, _)) = first_from(connection, partition, 0)? else { return Ok(0) };
+    let settled = committed(connection, partition)?.unwrap_or(0);
+    let last = end(connection, partition)?.saturating_sub(1);
+    let keep_from =
+        seek(connection, partition, Some(before))?.min(settled).min(last).min(earliest + taps_max);
+    connection.prepare_cached(&format!("DELETE FROM tap_{partition} WHERE offset < ?1"))?.execute([keep_from])
+}

@@ -1,0 +1,3 @@
+//! Tap logs: where taps are durable from the moment a reader is told so.
+
+pub mod embedded;
