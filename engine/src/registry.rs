@@ -6,11 +6,13 @@
 //! instant at which it was applied; a tap is decided by what had been applied when it was received. A removal keeps the
 //! value with `until` set to that instant, since taps read before it may still be uploaded.
 
+use std::str::FromStr;
+
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CardNumber, GuardianId, OrderId, Personal, PupilId, ReaderId, SchoolId};
-use crate::notice::{Channel, Language, Passages};
+use crate::notice::{Channel, Language, Passages, UnknownWord};
 use crate::time::{Day, Stretch, Timestamp};
 
 /// One change of the registry.
@@ -339,6 +341,29 @@ pub enum OrderState {
     Approved,
     /// Cancelled.
     Cancelled,
+}
+
+impl OrderState {
+    /// Every state, in the order in which an order comes to them.
+    pub const ALL: [Self; 4] = [Self::Ordered, Self::Paid, Self::Approved, Self::Cancelled];
+
+    /// The word used in files and bills.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ordered => "ordered",
+            Self::Paid => "paid",
+            Self::Approved => "approved",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl FromStr for OrderState {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        Self::ALL.into_iter().find(|state| state.name() == text).ok_or(UnknownWord)
+    }
 }
 
 /// An SMS plan that a guardian ordered for a pupil. In force from `approved_at` until `cancelled_at`.

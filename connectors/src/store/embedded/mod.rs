@@ -1,6 +1,9 @@
 //! The embedded store: SQLite files in the data directory, no server. Each part owns its tables and brings its own
 //! schema; parts in the same file are told apart by the names of their schemas.
 
+pub mod books;
+pub mod books_entries;
+pub mod books_freeze;
 pub mod ledger;
 mod ledger_charges;
 mod ledger_claims;
