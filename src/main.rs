@@ -10,6 +10,8 @@ mod cli;
 mod config;
 #[allow(dead_code, reason = "the wiring that serves them is on its way")]
 mod http;
+#[allow(dead_code, reason = "the wiring that starts it is on its way")]
+mod logs;
 
 use std::process::ExitCode;
 

@@ -170,7 +170,7 @@ impl City {
 impl TapLogSettings {
     fn read(mut section: Section<'_, '_>) -> Self {
         let settings = Self {
-            partitions: section.number("partitions", 1..=256, 8),
+            partitions: section.number("partitions", 1..=256, 4),
             retention_days: section.number("retention_days", 2..=3650, 30),
             queue_taps_max: section.number("queue_taps_max", 1..=10_000_000, 200_000),
         };

@@ -2,6 +2,7 @@
 //! [`operations`]. Each is a router of its own on a [`listener`] of its own, so that a firewall can tell them apart.
 //! None ends TLS: that is the reverse proxy's.
 
+pub(crate) mod callbacks;
 pub(crate) mod listener;
 pub(crate) mod operations;
 mod tap_batch;

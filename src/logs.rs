@@ -1,0 +1,48 @@
+//! Logs by `tracing`, on standard error: text for people or JSON for machines.
+//!
+//! Promises that nothing personal is in them (P1) as far as that can be promised in one place: what libraries log at
+//! levels below a warning (addresses, URLs, SQL) is never passed on, whatever the filter says. Our own events keep the
+//! rule themselves, and a test reads every line of a run.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::LogFormat;
+
+/// What our own modules' names begin with.
+const OWN: &str = "gatebell";
+/// Sets the filter; goes before the configuration.
+pub(crate) const LEVEL_VARIABLE: &str = "GATEBELL_LOG";
+
+/// Starts logging, with the filter of `GATEBELL_LOG` or else `level`. Once a process.
+///
+/// # Errors
+/// When the filter is no filter, or logging was started before.
+pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    let level = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| level.to_owned());
+    let filter = EnvFilter::try_new(&level).with_context(|| format!("{level:?} is no filter for logs"))?;
+    let lines = match format {
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
+    };
+    let lines = lines.with_filter(filter_fn(may_be_logged));
+    tracing_subscriber::registry().with(filter).with(lines).try_init().context("cannot start logging")
+}
+
+fn may_be_logged(event: &Metadata<'_>) -> bool {
+    event.target().starts_with(OWN) || *event.level() <= Level::WARN
+}
