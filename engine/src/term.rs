@@ -72,8 +72,8 @@ impl Term {
     /// Reads a term file.
     ///
     /// # Errors
-    /// Every mistake at once: what is no TOML, missing or unknown keys, values not of their form, a date both off and
-    /// makeup, a makeup day outside the term.
+    /// Every mistake at once: what is no TOML, missing or unknown keys, values not of their form, a date both
+    /// off and makeup, a makeup day outside the term.
     pub fn parse(toml: &str) -> Result<Self, Mistakes> {
         let document = Document::parse(toml);
         let term = Self::read(&document);

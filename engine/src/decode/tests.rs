@@ -238,7 +238,7 @@ fn values_of_the_wrong_type_or_form_are_malformed() {
         ("dir", &["1", "true", r#""""#, r#""IN""#, r#""both""#, r#"["in"]"#, "{}"]),
     ] {
         for value in values {
-            let mut usual = vec![("card", r#""1""#), ("reader", r#""r""#), ("at", "0"), ("dir", "null")];
+            let mut usual = [("card", r#""1""#), ("reader", r#""r""#), ("at", "0"), ("dir", "null")];
             usual
                 .iter_mut()
                 .filter(|(name, _)| *name == field)

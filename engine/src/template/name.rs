@@ -1,0 +1,195 @@
+//! Names and places inside a text: cleaned, masked, cut to a length.
+//!
+//! They come from outside, so nothing that could break a message apart or turn it around survives: control
+//! characters, line ends, marks of writing direction. Lengths are in UTF-16 units, which is what an SMS
+//! counts; a character is never cut in two, nor from the marks that belong to it.
+
+/// What stands for a hidden character of a Chinese name, as the city writes it (王O明).
+const HIDDEN: char = 'O';
+
+/// What stands for the end of a text that was cut; one UTF-16 unit.
+const CUT: char = '…';
+
+/// `text` without control characters, its white space single spaces.
+pub(super) fn cleaned(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_whitespace() {
+            if !cleaned.is_empty() && !cleaned.ends_with(' ') {
+                cleaned.push(' ');
+            }
+        } else if !character.is_control() && !is_invisible(character) {
+            cleaned.push(character);
+        }
+    }
+    cleaned.truncate(cleaned.trim_end().len());
+    cleaned
+}
+
+/// A cleaned `name` with only enough of it left to tell children of a family apart.
+///
+/// Chinese: the first and the last character stay (王O明, 歐OO明), of two the first (王O). Latin: the first and
+/// last letter of the first word and the initial of the last word stay (`A**a L.`).
+pub(super) fn masked(name: &str) -> String {
+    if name.chars().any(is_wide) { masked_characters(name) } else { masked_words(name) }
+}
+
+fn masked_characters(name: &str) -> String {
+    let characters: Vec<&str> = characters(name).into_iter().filter(|text| *text != " ").collect();
+    match characters.as_slice() {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first, _] => format!("{first}{HIDDEN}"),
+        [first, hidden @ .., last] => {
+            format!("{first}{}{last}", HIDDEN.to_string().repeat(hidden.len()))
+        }
+    }
+}
+
+fn masked_words(name: &str) -> String {
+    let words: Vec<Vec<&str>> = name.split(' ').map(characters).collect();
+    let first_word = match words.first().map_or(&[][..], Vec::as_slice) {
+        [] => String::new(),
+        [initial] => format!("{initial}."),
+        [initial, _] => format!("{initial}*"),
+        [initial, .., last] => format!("{initial}**{last}"),
+    };
+    match words.get(1..).and_then(<[Vec<&str>]>::last).and_then(|word| word.first()) {
+        Some(initial) => format!("{first_word} {initial}."),
+        None => first_word,
+    }
+}
+
+/// `text` in at most `units_max` UTF-16 units; what was cut ends in `…`.
+pub(super) fn cut(text: &str, units_max: usize) -> String {
+    if units(text) <= units_max {
+        return text.to_owned();
+    }
+    let Some(room) = units_max.checked_sub(CUT.len_utf16()) else {
+        return String::new();
+    };
+    let mut kept = String::new();
+    let mut used = 0;
+    for character in characters(text) {
+        used += units(character);
+        if used > room {
+            break;
+        }
+        kept.push_str(character);
+    }
+    kept.truncate(kept.trim_end().len());
+    kept.push(CUT);
+    kept
+}
+
+/// Length in UTF-16 units.
+pub(super) fn units(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
+}
+
+/// The characters of `text`, each with the marks that belong to it.
+fn characters(text: &str) -> Vec<&str> {
+    let mut starts: Vec<usize> =
+        text.char_indices().filter(|(_, character)| !is_mark(*character)).map(|(start, _)| start).collect();
+    if !text.is_empty() && starts.first() != Some(&0) {
+        starts.insert(0, 0);
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end)).collect()
+}
+
+/// Whether a character belongs to the one before it: combining accents, variation selectors (which pick the
+/// form of a Chinese character), voicing marks.
+fn is_mark(character: char) -> bool {
+    matches!(character,
+        '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{20d0}'..='\u{20ff}' | '\u{3099}'..='\u{309a}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// Whether a character takes no room and steers those around it: zero-width ones and marks of writing
+/// direction.
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a character is of a script without spaces between words: Han, kana, bopomofo, hangul.
+fn is_wide(character: char) -> bool {
+    matches!(character,
+        '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}'
+        | '\u{20000}'..='\u{3ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_masked() {
+        for (name, expected) in [
+            ("王小明", "王O明"),
+            ("林佑", "林O"),
+            ("王", "王"),
+            ("歐陽小明", "歐OO明"),
+            ("瓦歷斯·諾幹", "瓦OOOO幹"),
+            ("王 小明", "王O明"),
+            ("𠮷田花子", "𠮷OO子"),
+            ("葛\u{e0100}小明\u{e0100}", "葛\u{e0100}O明\u{e0100}"),
+            ("王小明 Ming", "王OOOOOg"),
+            ("Anna Lee", "A**a L."),
+            ("Andy Lee", "A**y L."),
+            ("Maria da Silva Santos", "M**a S."),
+            ("Al Yu", "A* Y."),
+            ("X", "X."),
+            ("Anna", "A**a"),
+            ("Jose\u{301}", "J**e\u{301}"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn control_characters_line_ends_and_writing_directions_are_removed() {
+        for (text, expected) in [
+            ("王\n小\r\n明\0", "王 小 明"),
+            ("\t內湖國小\u{2028}", "內湖國小"),
+            ("a\u{202e}b\u{200b}c\u{feff}\u{7f}\u{85}d", "abc d"),
+            (" \n ", ""),
+        ] {
+            assert_eq!(cleaned(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, units_max, expected) in [
+            ("內湖國小", 4, "內湖國小"),
+            ("內湖國小", 3, "內湖…"),
+            ("內湖國小", 1, "…"),
+            ("內湖國小", 0, ""),
+            ("𠮷𠮷𠮷", 4, "𠮷…"),
+            ("Neihu School", 7, "Neihu…"),
+            ("e\u{301}e\u{301}e\u{301}", 4, "e\u{301}…"),
+        ] {
+            assert_eq!(cut(text, units_max), expected, "{text} to {units_max}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_cut_fits_and_masking_leaves_no_middle(text in "\\PC{0,40}", units_max in 0usize..50) {
+            prop_assert!(units(&cut(&text, units_max)) <= units_max);
+            prop_assert!(!cleaned(&text).chars().any(char::is_control));
+        }
+
+        #[test]
+        fn a_masked_name_shows_at_most_two_of_its_characters(name in "[\u{4e00}-\u{9fa5}]{2,12}") {
+            let shown = masked(&name).chars().filter(|character| *character != HIDDEN).count();
+            prop_assert!(shown <= 2);
+            prop_assert_eq!(masked(&name).chars().count(), name.chars().count());
+        }
+    }
+}
