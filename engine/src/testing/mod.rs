@@ -1,3 +1,4 @@
 //! For tests, of this crate and of others: what the ports promise, and (with faults on order) ports in memory.
 
 pub mod contract;
+pub mod registry;

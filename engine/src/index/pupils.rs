@@ -1,0 +1,245 @@
+//! What is owed to whom about each pupil: the facts of [`super::fact`], kept by pupil and changed one key at a time.
+//!
+//! The table is split like the table of the pupils' names, with a lock a segment that is held for one look-up or one edit.
+
+use std::cmp::Ordering;
+use std::sync::{PoisonError, RwLock};
+
+use super::fact::{Claim, Fact, Facts};
+use super::names::{GuardianRef, OrderRef, PupilRef, Reference, SEGMENTS, room_per_segment};
+use super::places::SchoolRef;
+use crate::notice::{Channel, Passage, Passages};
+use crate::time::{Stretch, Timestamp};
+
+/// What one guardian is owed for a tap, whichever passage it turns out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owed {
+    /// To whom.
+    pub(crate) guardian: GuardianRef,
+    /// Free channels by passage; a bit of [`free_bit`] each.
+    free: u8,
+    orders: [Option<OrderRef>; 2],
+}
+
+/// The free channels, sorted by name.
+const FREE: [Channel; 3] = [Channel::App, Channel::Email, Channel::Line];
+
+const fn free_bits(channel: Channel, passages: Passages) -> u8 {
+    let kinds = match passages {
+        Passages::Arrival => 0b01,
+        Passages::Departure => 0b10,
+        Passages::Both => 0b11,
+    };
+    match channel {
+        Channel::App => kinds,
+        Channel::Email => kinds << 2,
+        Channel::Line => kinds << 4,
+        Channel::Sms => 0,
+    }
+}
+
+const fn only(passage: Passage) -> Passages {
+    match passage {
+        Passage::Arrival => Passages::Arrival,
+        Passage::Departure => Passages::Departure,
+    }
+}
+
+const fn position(passage: Passage) -> usize {
+    match passage {
+        Passage::Arrival => 0,
+        Passage::Departure => 1,
+    }
+}
+
+impl Owed {
+    const fn nothing(guardian: GuardianRef) -> Self {
+        Self { guardian, free: 0, orders: [None; 2] }
+    }
+
+    fn is_something(&self) -> bool {
+        self.free != 0 || self.orders != [None; 2]
+    }
+
+    /// The free channels that carry `passage`, sorted by name.
+    pub(crate) fn free_channels(&self, passage: Passage) -> impl Iterator<Item = Channel> + use<> {
+        let free = self.free;
+        FREE.into_iter().filter(move |channel| free & free_bits(*channel, only(passage)) != 0)
+    }
+
+    /// The order under which an SMS about `passage` is due.
+    pub(crate) fn order(&self, passage: Passage) -> Option<OrderRef> {
+        self.orders[position(passage)]
+    }
+}
+
+/// The channels that a term offers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer {
+    free: u8,
+    sms: bool,
+}
+
+impl Offer {
+    /// Of `channels`.
+    pub(super) fn of(channels: &[Channel]) -> Self {
+        Self {
+            free: channels.iter().fold(0, |all, channel| all | free_bits(*channel, Passages::Both)),
+            sms: channels.contains(&Channel::Sms),
+        }
+    }
+}
+
+/// The key within a pupil's facts that a change of the registry replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FactKey {
+    School,
+    Binding(GuardianRef),
+    Subscription(GuardianRef, Channel),
+    Order(OrderRef),
+    Protection(GuardianRef),
+}
+
+impl FactKey {
+    fn of(claim: Claim) -> Self {
+        match claim {
+            Claim::AtSchool(_) => Self::School,
+            Claim::Bound(guardian) => Self::Binding(guardian),
+            Claim::Subscribed(guardian, channel, _) => Self::Subscription(guardian, channel),
+            Claim::Ordered(_, order, _) => Self::Order(order),
+            Claim::Protected(guardian) => Self::Protection(guardian),
+        }
+    }
+}
+
+/// The facts about every pupil.
+#[derive(Debug)]
+pub(super) struct Pupils {
+    segments: Box<[RwLock<Vec<Facts>>]>,
+}
+
+impl Pupils {
+    /// A table with room for `expected` pupils.
+    pub(super) fn with_capacity(expected: usize) -> Self {
+        let per_segment = room_per_segment(expected);
+        Self { segments: (0..SEGMENTS).map(|_| RwLock::new(Vec::with_capacity(per_segment))).collect() }
+    }
+
+    /// Looks at the facts about `pupil`.
+    fn with<T>(&self, pupil: PupilRef, look: impl FnOnce(&Facts) -> T) -> T {
+        let segment = self.segments[pupil.segment()].read().unwrap_or_else(PoisonError::into_inner);
+        match segment.get(pupil.row()) {
+            Some(facts) => look(facts),
+            None => look(&Facts::default()),
+        }
+    }
+
+    fn edit(&self, pupil: PupilRef, change: impl FnOnce(&mut Vec<Fact>)) {
+        let mut segment = self.segments[pupil.segment()].write().unwrap_or_else(PoisonError::into_inner);
+        if segment.len() <= pupil.row() {
+            segment.resize_with(pupil.row() + 1, Facts::default);
+        }
+        let facts = &mut segment[pupil.row()];
+        let mut unpacked: Vec<Fact> = facts.iter().collect();
+        change(&mut unpacked);
+        *facts = Facts::pack(&unpacked);
+    }
+
+    /// The next value of `key` in the feed's order: `lines` count for taps received from `applied` on, what counted
+    /// before counts for those received before. `by_name` compares claims by the names behind their references.
+    pub(super) fn replace(
+        &self,
+        pupil: PupilRef,
+        key: FactKey,
+        applied: Timestamp,
+        lines: impl IntoIterator<Item = (Claim, Stretch)>,
+        by_name: impl Fn(&Claim, &Claim) -> Ordering,
+    ) {
+        self.edit(pupil, |facts| {
+            facts.retain(|fact| FactKey::of(fact.claim) != key || fact.believed.from < applied);
+            for fact in facts.iter_mut().filter(|fact| FactKey::of(fact.claim) == key) {
+                fact.believed.until = fact.believed.until.min(applied);
+            }
+            let believed = Stretch { from: applied, until: Timestamp::MAX };
+            facts.extend(lines.into_iter().map(|(claim, stretch)| Fact { claim, stretch, believed }));
+            facts.sort_by(|a, b| by_name(&a.claim, &b.claim));
+        });
+    }
+
+    /// Forgets what no tap received at or after `horizon` can need.
+    pub(super) fn forget_before(&self, pupil: PupilRef, horizon: Timestamp) {
+        self.edit(pupil, |facts| {
+            facts.retain(|fact| fact.believed.until > horizon);
+            for fact in facts.iter_mut().filter(|fact| fact.believed.from <= horizon) {
+                fact.believed.from = Timestamp::MIN;
+            }
+        });
+    }
+
+    /// The pupil's school for a tap received at `received` and read at `at`, and, pushed to `owed`, what guardians bound
+    /// then are owed through the channels on offer, sorted by guardian. `None`: the roster has no such pupil.
+    pub(super) fn owed(
+        &self,
+        pupil: PupilRef,
+        received: Timestamp,
+        at: Timestamp,
+        offer: Offer,
+        owed: &mut Vec<Owed>,
+    ) -> Option<SchoolRef> {
+        self.with(pupil, |facts| owed_by(facts, received, at, offer, owed))
+    }
+
+    /// Whether `guardian` is bound to `pupil` now, and whether they are protected from learning.
+    pub(super) fn standing(&self, pupil: PupilRef, guardian: GuardianRef, now: Timestamp) -> Standing {
+        self.with(pupil, |facts| {
+            let holds = |claim| facts.iter().any(|fact| fact.claim == claim && fact.counts_now(now));
+            Standing { bound: holds(Claim::Bound(guardian)), protected: holds(Claim::Protected(guardian)) }
+        })
+    }
+}
+
+/// How a guardian stands to a pupil now.
+pub(super) struct Standing {
+    pub(super) bound: bool,
+    pub(super) protected: bool,
+}
+
+fn owed_by(
+    facts: &Facts,
+    received: Timestamp,
+    at: Timestamp,
+    offer: Offer,
+    owed: &mut Vec<Owed>,
+) -> Option<SchoolRef> {
+    let mut school = None;
+    // The guardian whose facts are being read, once a binding of theirs counts: bindings sort before what needs them.
+    let mut bound: Option<Owed> = None;
+    for fact in facts.iter().filter(|fact| fact.counts(received, at)) {
+        match fact.claim {
+            Claim::AtSchool(of_pupil) => school = Some(of_pupil),
+            Claim::Bound(guardian) => {
+                if bound.is_none_or(|bound| bound.guardian != guardian) {
+                    owed.extend(bound.replace(Owed::nothing(guardian)).filter(Owed::is_something));
+                }
+            }
+            Claim::Subscribed(guardian, channel, passages) => {
+                if let Some(bound) = bound.as_mut().filter(|bound| bound.guardian == guardian) {
+                    bound.free |= free_bits(channel, passages) & offer.free;
+                }
+            }
+            Claim::Ordered(guardian, order, passages) => {
+                if let Some(bound) = bound.as_mut().filter(|bound| offer.sms && bound.guardian == guardian) {
+                    for passage in [Passage::Arrival, Passage::Departure] {
+                        // Orders sort by name: of several in force the lowest one pays.
+                        if passages.include(passage) {
+                            bound.orders[position(passage)].get_or_insert(order);
+                        }
+                    }
+                }
+            }
+            Claim::Protected(_) => {}
+        }
+    }
+    owed.extend(bound.filter(Owed::is_something));
+    school
+}

@@ -1,0 +1,7 @@
+//! How a shard decides, rule by rule, and against a naive model.
+
+#![allow(clippy::unwrap_used)]
+
+mod gate;
+mod notices;
+mod taps;
