@@ -8,6 +8,7 @@
 mod city;
 mod cli;
 mod config;
+mod demo;
 #[allow(dead_code, reason = "the wiring that serves them is on its way")]
 mod http;
 #[allow(dead_code, reason = "the wiring that starts it is on its way")]

@@ -7,6 +7,7 @@
 
 mod check;
 mod config;
+mod demo;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,8 @@ fn parse_term(file: &Path) -> anyhow::Result<Term> {
 /// One line a command, in the order in which a newcomer needs them.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Make a made-up city, for trials and load tests
+    Demo(demo::Args),
     /// Check a city directory and print every mistake and warning
     Check(check::Args),
     /// Check the configuration and say where each part of it comes from
@@ -117,6 +120,7 @@ enum Command {
 impl Command {
     fn run(&self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Demo(args) => demo::run(args, globals),
             Self::Check(args) => check::run(args, globals),
             Self::Config(args) => config::run(args, globals),
         }
