@@ -138,7 +138,7 @@ impl Families {
     fn add_guardian(&mut self, surname: &str, language: Language, random: &mut ChaCha8Rng) -> usize {
         let number = self.guardians.len();
         let has_phone = !random.random_ratio(1, 400);
-        let has_app = !random.random_ratio(1, 50);
+        let has_app = !random.random_ratio(1, 200);
         self.guardians.push(Guardian {
             code: format!("G{:07}", number + 1),
             name: names::full_name(random, surname),
