@@ -13,6 +13,7 @@ mod demo;
 mod http;
 #[allow(dead_code, reason = "the wiring that starts it is on its way")]
 mod logs;
+mod replay;
 
 use std::process::ExitCode;
 

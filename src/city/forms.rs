@@ -203,47 +203,8 @@ fn instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
         5 | 8 if matches!(separator, 'T' | ' ') => {
             Some(local(DateTime::from_parts(date, time_of_day(clock)?), zone))
         }
-        _ if matches!(separator, 'T' | 't') => with_offset(date, clock),
-        _ => None,
+        _ => gatebell_engine::decode::instant::rfc3339(text.as_bytes()),
     }
-}
-
-/// RFC 3339 from the time of day on. A second 60 is read as 59, as in taps; fractions are cut to milliseconds.
-fn with_offset(date: Date, clock: &str) -> Option<Timestamp> {
-    let (time, rest) = (clock.get(..8)?, clock.get(8..)?);
-    let time = match time.strip_suffix(":60") {
-        Some(minute) => time_of_day(minute)?.with().second(59).build().ok()?,
-        None => time_of_day(time)?,
-    };
-    let (fraction_ms, offset) = match rest.strip_prefix('.') {
-        Some(fraction) => {
-            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-            if !(1..=9).contains(&digits) {
-                return None;
-            }
-            let ms = format!("{:0<3}", &fraction[..digits.min(3)]);
-            (number(&ms, 3)?, &fraction[digits..])
-        }
-        None => (0, rest),
-    };
-    let offset_min = match offset {
-        "Z" | "z" => 0,
-        _ => {
-            let sign = match offset.get(..1)? {
-                "+" => 1,
-                "-" => -1,
-                _ => return None,
-            };
-            let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-            let (hours, minutes) = (number(hours, 2)?, number(minutes, 2)?);
-            if hours > 23 || minutes > 59 {
-                return None;
-            }
-            sign * i64::from(hours * 60 + minutes)
-        }
-    };
-    let civil = civil_ms(DateTime::from_parts(date, time));
-    Some(Timestamp::from_millis(civil + i64::from(fraction_ms) - offset_min * 60_000))
 }
 
 fn date(text: &str) -> Option<Date> {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use gatebell_engine::time::Timestamp;
 
 use super::{EXIT_FOUND_OR_FAILED, Globals};
 use crate::city::{self, Findings};
@@ -25,8 +24,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     ensure!(args.dir.is_dir(), "there is no directory {}", args.dir.display());
     let term = globals.load_term(args.term.as_deref())?;
-    let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
-    let reading = city::read(&args.dir, term.time_zone(), now);
+    let reading = city::read(&args.dir, term.time_zone(), super::now());
 
     let mut out = BufWriter::new(std::io::stdout().lock());
     print_findings(&reading.findings, &mut out)?;

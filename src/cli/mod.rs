@@ -8,6 +8,7 @@
 mod check;
 mod config;
 mod demo;
+mod replay;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use gatebell_engine::term::Term;
+use gatebell_engine::time::Timestamp;
 
 use crate::config::{Configuration, ConfigurationMistakes};
 
@@ -115,6 +117,8 @@ enum Command {
     Check(check::Args),
     /// Check the configuration and say where each part of it comes from
     Config(config::Args),
+    /// Run the rules over a file of taps: what would have happened, and why
+    Replay(replay::Args),
 }
 
 impl Command {
@@ -123,6 +127,7 @@ impl Command {
             Self::Demo(args) => demo::run(args, globals),
             Self::Check(args) => check::run(args, globals),
             Self::Config(args) => config::run(args, globals),
+            Self::Replay(args) => replay::run(args, globals),
         }
     }
 }
@@ -152,6 +157,11 @@ pub(crate) fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the worker threads")
+}
+
+/// The instant at which a command does its work. Commands are the edge: the rules get the time from here.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
