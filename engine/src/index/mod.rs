@@ -120,6 +120,12 @@ impl RegistryIndex {
         }
     }
 
+    /// The school at whose gate `reader` hangs, by the newest word of the registry; `None` when nobody registered it, or
+    /// no longer.
+    pub fn school_of_reader(&self, reader: &str) -> Option<SchoolId> {
+        self.places.current().school_of_reader(reader)
+    }
+
     /// Where `notice` goes, by the newest word of the registry and the bindings in force at `now`.
     ///
     /// # Errors

@@ -112,6 +112,13 @@ impl Places {
         }
     }
 
+    /// The school at whose gate the reader hangs by the newest word; `None` when nobody registered it, or no longer.
+    pub(super) fn school_of_reader(&self, code: &str) -> Option<SchoolId> {
+        let place = self.readers.get(code)?.as_of(Timestamp::MAX)?;
+        let school = self.schools.get(place.school.0 as usize)?;
+        (place.removed == Timestamp::MAX).then(|| school.id.clone())
+    }
+
     fn intern(&mut self, school: &SchoolId) -> SchoolRef {
         if let Some(known) = self.school_refs.get(school) {
             return *known;

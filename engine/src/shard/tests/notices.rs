@@ -219,3 +219,20 @@ fn a_notice_names_its_tap_its_place_and_its_deadline() {
         assert_eq!(notice.id, NoticeId::derive("test", notice.position, &notice.guardian, Channel::Sms));
     }
 }
+
+#[test]
+fn a_reader_is_of_the_school_at_whose_gate_it_was_last_registered() {
+    let gate = Gate::new(vec![
+        reader("R-moved", "S1", ReaderDirection::Both),
+        reader("R-gone", "S1", ReaderDirection::In),
+    ]);
+    let mut gone = reader("R-gone", "S1", ReaderDirection::In);
+    if let Entry::Reader(reader) = &mut gone {
+        reader.removed = Some(instant("07:00"));
+    }
+    gate.apply(instant("07:00"), vec![reader("R-moved", "S2", ReaderDirection::Both), gone]);
+    let school_of = |reader| gate.index.school_of_reader(reader).map(|school| school.to_string());
+    assert_eq!(school_of("R-moved").as_deref(), Some("S2"));
+    assert_eq!(school_of("R-gone"), None);
+    assert_eq!(school_of("R-never"), None);
+}
