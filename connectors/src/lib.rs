@@ -7,7 +7,6 @@ pub mod app;
 pub mod data_dir;
 pub mod outbound;
 pub mod sms;
-#[allow(dead_code, unused_imports)] // until tap log and store are in
 mod sqlite;
 pub mod store;
 pub mod tap_log;

@@ -79,17 +79,6 @@ impl Writer {
         }
     }
 
-    /// As [`write`](Self::write), for commands and threads that may block; never call it on an async thread.
-    pub(crate) fn write_blocking<T, F>(&self, command: F) -> Result<T, PortError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let (queued, answer) = Queued::new(command);
-        self.sender()?.blocking_send(Box::new(queued)).map_err(|_| self.stopped())?;
-        answer.blocking_recv().map_err(|_| self.stopped())?.map_err(|failure| self.explain(failure))
-    }
-
     /// Counts this writer's commits: whoever reads the database waits for it to change.
     pub(crate) fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()

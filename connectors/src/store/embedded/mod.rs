@@ -11,6 +11,12 @@ mod ledger_entries;
 mod ledger_rows;
 mod ledger_schema;
 pub mod receipts;
+pub mod registry;
+pub mod registry_feed;
+mod registry_rows;
+#[cfg(test)]
+mod registry_tests;
 pub mod store_db;
 #[cfg(test)]
 mod store_fixture;
+pub mod tokens;

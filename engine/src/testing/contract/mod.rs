@@ -2,4 +2,5 @@
 
 pub mod ledger;
 pub mod receipts;
+pub mod registry_feed;
 pub mod tap_log;

@@ -1,0 +1,151 @@
+//! The registry as commands see it: what stands, what changed, and whether the running engine has it.
+//!
+//! Everything here blocks and is meant for commands; the engine follows through
+//! [`EmbeddedRegistryFeed`](super::registry_feed::EmbeddedRegistryFeed). An application of entries is one transaction: all
+//! or nothing, and a reader sees it whole. Names, phones and addresses lie in this file and in no other.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gatebell_engine::ports::PortError;
+use gatebell_engine::ports::clock::{Clock, SystemClock};
+use gatebell_engine::registry::{Entry, EntryKey};
+use gatebell_engine::time::Timestamp;
+use rusqlite::{Connection, TransactionBehavior};
+
+pub use super::registry_rows::RecordedChange;
+use super::registry_rows::{self as rows, REGISTRY};
+use crate::data_dir::DataDir;
+use crate::sqlite::DatabaseFile;
+
+/// The port, as errors name it.
+pub(super) const PORT: &str = "registry";
+/// How often the engine's progress is looked at while a command waits for it.
+const PROGRESS_EVERY_MS: u64 = 20;
+
+/// Whether a change is in effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// The running engine has applied it.
+    ByTheEngine,
+    /// No engine runs here; the next one reads it before it sends anything.
+    NoEngineRuns,
+    /// The running engine had not applied it when the time was over.
+    NotInTime {
+        /// The version that the engine had come to.
+        reached: u64,
+    },
+}
+
+/// The registry in a data directory.
+#[derive(Debug)]
+pub struct EmbeddedRegistry {
+    directory: DataDir,
+    file: DatabaseFile,
+    connection: Mutex<Connection>,
+}
+
+impl EmbeddedRegistry {
+    /// Opens the registry in `directory`, making it where it is missing.
+    pub fn open(directory: &DataDir) -> Result<Self, PortError> {
+        let file = DatabaseFile::open(&directory.registry(), PORT, &REGISTRY)?;
+        let connection = Mutex::new(file.connect()?);
+        Ok(Self { directory: directory.clone(), file, connection })
+    }
+
+    /// Every entry that stands, removed ones (with the instant of removal) included. A whole city is a few gigabytes this
+    /// way; [`for_each`](Self::for_each) reads one kind at a time.
+    pub fn current(&self) -> Result<BTreeMap<EntryKey, Entry>, PortError> {
+        let mut entries = BTreeMap::new();
+        self.run(|connection| {
+            rows::for_each_current(connection, None, |entry| {
+                entries.insert(entry.key(), entry);
+            })
+        })?;
+        Ok(entries)
+    }
+
+    /// Hands every entry of `kind` (as [`EntryKey::kind`] names it) that stands to `each`, sorted by key.
+    pub fn for_each(&self, kind: &str, each: impl FnMut(Entry)) -> Result<(), PortError> {
+        self.run(|connection| rows::for_each_current(connection, Some(kind), each))
+    }
+
+    /// What `key` holds; `None` when nothing was ever written under it.
+    pub fn entry(&self, key: &EntryKey) -> Result<Option<Entry>, PortError> {
+        self.run(|connection| rows::current(connection, key))
+    }
+
+    /// Whether nothing was ever written.
+    pub fn is_empty(&self) -> Result<bool, PortError> {
+        Ok(self.version()? == 0)
+    }
+
+    /// The version of the last change; 0 when nothing was ever written.
+    pub fn version(&self) -> Result<u64, PortError> {
+        self.run(rows::last_version)
+    }
+
+    /// Writes `entries`, in force since `applied` ([`Timestamp::MIN`] for the first import), on behalf of `who`; the
+    /// version of the last change. All or nothing, and durable on return. Does not wait for the engine: see
+    /// [`wait_applied`](Self::wait_applied).
+    pub fn apply(&self, entries: Vec<Entry>, applied: Timestamp, who: &str) -> Result<u64, PortError> {
+        self.change(|connection| rows::append(connection, &entries, applied, SystemClock::new().now(), who))
+    }
+
+    /// At most `changes_max` changes after `version`, in order, with who made them when.
+    pub fn changes(&self, version: u64, changes_max: usize) -> Result<Vec<RecordedChange>, PortError> {
+        self.run(|connection| rows::recorded_changes(connection, version, changes_max))
+    }
+
+    /// Marks the city as a made-up one (demo, load), for good: a gateway that is not on loopback then refuses its notices.
+    pub fn mark_made_up(&self) -> Result<(), PortError> {
+        self.change(rows::mark_made_up)
+    }
+
+    /// Whether the city is a made-up one.
+    pub fn is_made_up(&self) -> Result<bool, PortError> {
+        self.run(rows::is_made_up)
+    }
+
+    /// Waits until the engine that runs on this directory has applied everything up to `version`, for at most `timeout`.
+    ///
+    /// Whether one runs is told by its lock on the directory, which it holds from its start to its very end; so a crashed
+    /// engine is not waited for, and one that hangs is.
+    pub fn wait_applied(&self, version: u64, timeout: Duration) -> Result<Applied, PortError> {
+        let started = Instant::now();
+        loop {
+            let running = self.directory.engine_is_running().map_err(|error| PortError::new(PORT, error))?;
+            if !running {
+                return Ok(Applied::NoEngineRuns);
+            }
+            let reached = self.run(rows::engine_progress)?.unwrap_or(0);
+            if reached >= version {
+                return Ok(Applied::ByTheEngine);
+            }
+            if started.elapsed() >= timeout {
+                return Ok(Applied::NotInTime { reached });
+            }
+            std::thread::sleep(Duration::from_millis(PROGRESS_EVERY_MS));
+        }
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, PortError> {
+        query(&self.connection()).map_err(|error| self.file.error(&error))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, PortError> {
+        let mut connection = self.connection();
+        let in_transaction = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = change(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        in_transaction().map_err(|error| self.file.error(&error))
+    }
+}
