@@ -125,37 +125,35 @@ impl CardNumber {
     }
 
     /// Packs `bytes`: 1 to 32 of `[0-9A-Za-z]`.
+    #[inline]
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdError> {
         if bytes.is_empty() || bytes.len() > ID_LEN_MAX {
             return Err(IdError::Length);
         }
         let mut words = [0u32; 6];
+        let mut has_other = false;
+        let mut packed = |characters: &[u8]| {
+            characters.iter().fold(0u32, |packed, byte| {
+                let code = CARD_CODES[usize::from(*byte)];
+                has_other |= code == 0;
+                (packed << 6) | u32::from(code)
+            })
+        };
         // Five characters a word (30 bits) for the first thirty; the last two share the spare top bits of all six words.
-        for (word, chunk) in words.iter_mut().zip(bytes.chunks(5)) {
-            for byte in chunk {
-                *word = (*word << 6) | u32::from(Self::code(*byte)?);
+        let (fives, rest) = bytes.as_chunks::<5>();
+        for (word, five) in words.iter_mut().zip(fives) {
+            *word = packed(five);
+        }
+        match words.get_mut(fives.len()) {
+            Some(word) => *word = packed(rest),
+            None => {
+                let spare = packed(rest);
+                for (position, word) in words.iter_mut().enumerate() {
+                    *word |= ((spare >> (2 * position)) & 0b11) << 30;
+                }
             }
         }
-        if let Some(tail) = bytes.get(30..) {
-            let mut spare = 0u32;
-            for byte in tail {
-                spare = (spare << 6) | u32::from(Self::code(*byte)?);
-            }
-            for (position, word) in words.iter_mut().enumerate() {
-                *word |= ((spare >> (2 * position)) & 0b11) << 30;
-            }
-        }
-        Ok(Self(words))
-    }
-
-    /// 1 to 36; 0 means "no character", so the length needs no room of its own.
-    fn code(byte: u8) -> Result<u8, IdError> {
-        match byte {
-            b'0'..=b'9' => Ok(byte - b'0' + 1),
-            b'A'..=b'Z' => Ok(byte - b'A' + 11),
-            b'a'..=b'z' => Ok(byte - b'a' + 11),
-            _ => Err(IdError::Character),
-        }
+        if has_other { Err(IdError::Character) } else { Ok(Self(words)) }
     }
 
     fn character(code: u32) -> Option<char> {
@@ -182,6 +180,23 @@ impl CardNumber {
         text
     }
 }
+
+/// The packed code of each byte, 1 to 36: "no character" is 0, so the length needs no room of its own. Bytes that a card
+/// number cannot have are 0 too. A table, since it is asked for every byte of every tap.
+static CARD_CODES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 128u8 {
+        table[byte as usize] = match byte {
+            b'0'..=b'9' => byte - b'0' + 1,
+            b'A'..=b'Z' => byte - b'A' + 11,
+            b'a'..=b'z' => byte - b'a' + 11,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+};
 
 impl fmt::Debug for CardNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
