@@ -95,3 +95,11 @@ impl Cards {
         self.usual.insert(card, UNUSUAL);
     }
 }
+
+#[cfg(test)]
+impl Cards {
+    /// How many cards have a history or stretches.
+    pub(super) fn unusual_len(&self) -> usize {
+        self.unusual.len()
+    }
+}

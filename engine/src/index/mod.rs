@@ -15,6 +15,8 @@ mod names;
 mod places;
 mod pupils;
 mod recipient;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -198,6 +198,14 @@ impl Pupils {
     }
 }
 
+#[cfg(test)]
+impl Pupils {
+    /// How many facts are held about `pupil`.
+    pub(super) fn facts_of(&self, pupil: PupilRef) -> usize {
+        self.with(pupil, |facts| facts.iter().count())
+    }
+}
+
 /// How a guardian stands to a pupil now.
 pub(super) struct Standing {
     pub(super) bound: bool,

@@ -64,10 +64,15 @@ impl Gate {
     pub(super) fn in_term(term: Term, entries: Vec<Entry>) -> Self {
         let term = Arc::new(term);
         let index = Arc::new(RegistryIndex::new(Arc::clone(&term), 16));
-        let shard = Shard::new("test", 0, term, Arc::clone(&index));
-        let gate = Self { index, shard, next_offset: 0 };
+        let gate = Self::over(term, index);
         gate.apply(Timestamp::MIN, entries);
         gate
+    }
+
+    /// A new shard of `term` over a registry that exists.
+    pub(super) fn over(term: Arc<Term>, index: Arc<RegistryIndex>) -> Self {
+        let shard = Shard::new("test", 0, term, Arc::clone(&index));
+        Self { index, shard, next_offset: 0 }
     }
 
     /// Changes the registry at `applied`.

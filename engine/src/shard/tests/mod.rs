@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod gate;
+mod model;
+mod naive;
 mod notices;
 mod taps;
