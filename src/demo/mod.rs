@@ -9,3 +9,6 @@ pub(crate) mod city_files;
 pub(crate) mod families;
 pub(crate) mod morning;
 pub(crate) mod names;
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use super::city::{self, City, CityPlan, FIRST_DAY};
 pub(crate) const BEGINS: Time = jiff::civil::time(6, 50, 0, 0);
 /// When its last upload is on its way.
 #[cfg(test)]
+#[cfg(test)]
 pub(crate) const ENDS: Time = jiff::civil::time(8, 30, 0, 0);
 /// Taipei's time all year round.
 const CITY_OFFSET: jiff::tz::Offset = jiff::tz::offset(8);
@@ -238,7 +239,8 @@ impl<'a> Draft<'a> {
         }
         let families = &self.city.families;
         let first = families.bindings.partition_point(|it| it.pupil < pupil);
-        for binding in families.bindings.iter().skip(first).take_while(|it| it.pupil == pupil && !it.ended) {
+        let bindings = families.bindings.iter().skip(first).take_while(|it| it.pupil == pupil);
+        for binding in bindings.filter(|it| !it.ended) {
             let of_pair = (binding.pupil, binding.guardian);
             let first = families.subscriptions.partition_point(|it| (it.pupil, it.guardian) < of_pair);
             let subscription =
@@ -402,6 +404,7 @@ pub(crate) fn rfc3339(instant: Timestamp) -> String {
 
 impl Upload {
     /// The body of the request, as NDJSON.
+    #[cfg(test)]
     #[cfg(test)]
     pub(crate) fn body(&self) -> String {
         let mut body = String::with_capacity(self.reports.iter().map(|it| it.line.len() + 1).sum());
