@@ -8,7 +8,9 @@
 mod check;
 mod config;
 mod demo;
+mod operator;
 mod replay;
+mod token;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -119,6 +121,8 @@ enum Command {
     Config(config::Args),
     /// Run the rules over a file of taps: what would have happened, and why
     Replay(replay::Args),
+    /// Make, list and revoke the tokens with which readers' vendors report taps
+    Token(token::Args),
 }
 
 impl Command {
@@ -128,6 +132,7 @@ impl Command {
             Self::Check(args) => check::run(args, globals),
             Self::Config(args) => config::run(args, globals),
             Self::Replay(args) => replay::run(args, globals),
+            Self::Token(args) => token::run(args, globals),
         }
     }
 }

@@ -8,11 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::{Router, routing::post};
 use bytes::Bytes;
+use gatebell_connectors::store::embedded::tokens::TokenScope;
 use gatebell_engine::decode::decode;
 use gatebell_engine::ids::SchoolId;
 use gatebell_engine::ports::tap_log::{IncomingTap, IntakeError, TapIntake};
@@ -28,24 +30,16 @@ const RETRY_FULL_S: u16 = 1;
 /// When to come back while the log or the registry is not there.
 const RETRY_UNAVAILABLE_S: u16 = 5;
 
-/// For whom a token speaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Every reader of the city.
-    City,
-    /// The readers of one school.
-    School(SchoolId),
-}
-
 /// Why a token or a reader could not be looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be looked up just now")]
 pub(crate) struct LookUpFailed;
 
 /// What the surface asks about who reports.
+#[async_trait]
 pub(crate) trait Reporters: Send + Sync {
     /// For whom `token` speaks; `None`: it is not valid.
-    fn scope_of(&self, token: &str) -> Result<Option<Scope>, LookUpFailed>;
+    async fn scope_of(&self, token: &str) -> Result<Option<TokenScope>, LookUpFailed>;
 
     /// The school at whose gate `reader` hangs; `None`: nobody registered it.
     fn school_of(&self, reader: &str) -> Result<Option<SchoolId>, LookUpFailed>;
@@ -175,7 +169,7 @@ async fn report(State(surface): State<Arc<Surface>>, request: Request) -> Respon
 
 impl Surface {
     async fn take(&self, request: Request) -> Result<Receipt, Refusal> {
-        let scope = self.scope(request.headers())?;
+        let scope = self.scope(request.headers()).await?;
         let form = form_of(request.headers())?;
         // Before the body is read: bodies are what fills the memory.
         let _place = self.room.try_acquire().map_err(|_| Refusal::Full)?;
@@ -197,9 +191,9 @@ impl Surface {
         Ok(receipt)
     }
 
-    fn scope(&self, headers: &HeaderMap) -> Result<Scope, Refusal> {
+    async fn scope(&self, headers: &HeaderMap) -> Result<TokenScope, Refusal> {
         let token = bearer(headers).ok_or(Refusal::Unauthorized)?;
-        let scope = self.reporters.scope_of(token).map_err(|LookUpFailed| Refusal::Unavailable)?;
+        let scope = self.reporters.scope_of(token).await.map_err(|LookUpFailed| Refusal::Unavailable)?;
         scope.ok_or(Refusal::Unauthorized)
     }
 
@@ -221,7 +215,7 @@ impl Surface {
     }
 
     /// Tells taps that may go into the log from those that are rejected at once.
-    fn judge(&self, records: Vec<Bytes>, scope: &Scope) -> Result<(Vec<IncomingTap>, Receipt), Refusal> {
+    fn judge(&self, records: Vec<Bytes>, scope: &TokenScope) -> Result<(Vec<IncomingTap>, Receipt), Refusal> {
         let mut taps = Vec::with_capacity(records.len());
         let mut rejected = Vec::new();
         for (index, value) in records.into_iter().enumerate() {
@@ -248,8 +242,8 @@ impl Surface {
         Ok((taps, receipt))
     }
 
-    fn may_report(&self, scope: &Scope, reader: &str) -> Result<bool, Refusal> {
-        let Scope::School(school) = scope else { return Ok(true) };
+    fn may_report(&self, scope: &TokenScope, reader: &str) -> Result<bool, Refusal> {
+        let TokenScope::School(school) = scope else { return Ok(true) };
         // Without a registry nobody knows whose reader it is: to reject would lose the tap.
         let place = self.reporters.school_of(reader).map_err(|LookUpFailed| Refusal::Unavailable)?;
         Ok(place.as_ref() == Some(school))

@@ -55,11 +55,12 @@ struct TwoTokens {
     registry_missing: AtomicBool,
 }
 
+#[async_trait]
 impl Reporters for TwoTokens {
-    fn scope_of(&self, token: &str) -> Result<Option<Scope>, LookUpFailed> {
+    async fn scope_of(&self, token: &str) -> Result<Option<TokenScope>, LookUpFailed> {
         Ok(match token {
-            CITY => Some(Scope::City),
-            SCHOOL => Some(Scope::School(SchoolId::new("353604").unwrap())),
+            CITY => Some(TokenScope::City),
+            SCHOOL => Some(TokenScope::School(SchoolId::new("353604").unwrap())),
             _ => None,
         })
     }

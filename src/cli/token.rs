@@ -1,0 +1,106 @@
+//! `gatebell token`: the tokens with which readers' vendors report taps. Works beside a running `serve`, which asks the
+//! store at every request. A token is shown once, when it is made; the store keeps its hash.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use comfy_table::{Table, presets};
+use gatebell_connectors::data_dir::DataDir;
+use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
+use gatebell_connectors::store::embedded::tokens::{TokenRecord, TokenScope, TokenStore};
+use gatebell_engine::ids::SchoolId;
+use gatebell_engine::registry::EntryKey;
+use secrecy::ExposeSecret as _;
+
+use super::operator::operator;
+use super::{Globals, now};
+
+/// What to do with tokens.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Make a token and print it, this once
+    Add {
+        /// For one school: only its own readers may be reported. Without it, for every reader of the city
+        #[arg(long, value_name = "SCHOOL")]
+        school: Option<SchoolId>,
+        /// What it is for, such as the vendor's name
+        #[arg(long, value_name = "TEXT")]
+        label: String,
+    },
+    /// List every token ever made, without the tokens themselves
+    List,
+    /// Make a token invalid at once
+    Revoke {
+        /// Its number in the list
+        id: u64,
+    },
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let path = globals.data_dir()?;
+    match &args.action {
+        Action::Add { school, label } => add(&DataDir::open(&path)?, school.as_ref(), label),
+        Action::List => list(&DataDir::existing(&path)?),
+        Action::Revoke { id } => revoke(&DataDir::existing(&path)?, *id),
+    }
+}
+
+fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::Result<ExitCode> {
+    let scope = match school {
+        None => TokenScope::City,
+        Some(school) => {
+            warn_of_unknown(directory, school)?;
+            TokenScope::School(school.clone())
+        }
+    };
+    let (record, token) = TokenStore::open(directory)?.add(&scope, label, &operator(), now())?;
+    // The token alone on standard output, so that a script can take it from there.
+    writeln!(std::io::stdout(), "{}", token.expose_secret())?;
+    eprintln!("token {} for {}; it is not shown again", record.id, scope_name(&record.scope));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A token may be made before its school is imported; until then its taps are not allowed.
+fn warn_of_unknown(directory: &DataDir, school: &SchoolId) -> anyhow::Result<()> {
+    let registry = EmbeddedRegistry::open(directory)?;
+    if registry.entry(&EntryKey::School(school.clone()))?.is_none() {
+        eprintln!(
+            "warning: no school {school} is registered yet; its taps are not_allowed until it is imported"
+        );
+    }
+    Ok(())
+}
+
+fn list(directory: &DataDir) -> anyhow::Result<ExitCode> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["id", "scope", "label", "made by", "made at", "revoked"]);
+    for TokenRecord { id, scope, label, made_by, made_at, revoked } in TokenStore::open(directory)?.list()? {
+        let revoked = revoked.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        table.add_row([id.to_string(), scope_name(&scope), label, made_by, made_at.to_string(), revoked]);
+    }
+    writeln!(std::io::stdout(), "{table}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn revoke(directory: &DataDir, id: u64) -> anyhow::Result<ExitCode> {
+    let revoked = TokenStore::open(directory)?.revoke(id, now()).context("cannot revoke the token")?;
+    if !revoked {
+        bail!("there is no valid token {id}; gatebell token list shows all");
+    }
+    eprintln!("token {id} is not valid any more");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn scope_name(scope: &TokenScope) -> String {
+    match scope {
+        TokenScope::City => "city".to_owned(),
+        TokenScope::School(school) => format!("school {school}"),
+    }
+}
