@@ -140,6 +140,11 @@ impl DataDir {
         self.path.join("store.db")
     }
 
+    /// How far the running engine has applied the registry.
+    pub(crate) fn engine_progress(&self) -> PathBuf {
+        self.path.join("engine.progress")
+    }
+
     fn engine_lock(&self) -> PathBuf {
         self.path.join("engine.lock")
     }

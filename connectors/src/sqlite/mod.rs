@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatebell_engine::ports::PortError;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 pub(crate) use readers::Readers;
 pub(crate) use writer::{Refused, Writer};
@@ -66,11 +66,24 @@ impl DatabaseFile {
 
     /// What `error` means to the port's caller. Names the file; SQLite's own messages hold names of columns, no values.
     pub(crate) fn error(&self, error: &rusqlite::Error) -> PortError {
+        if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) {
+            return PortError::new(
+                self.port,
+                format_args!(
+                    "{}: another gatebell process (an import?) has been writing for more than {BUSY_TIMEOUT_S} s: try again",
+                    self.path.display()
+                ),
+            );
+        }
         PortError::new(self.port, format_args!("{}: {error}", self.path.display()))
     }
 
     fn bring_up_to(&self, connection: &mut Connection, schema: &Schema) -> Result<(), PortError> {
         let sql = |error: rusqlite::Error| self.error(&error);
+        // Without a transaction where nothing is to be done: another process may be writing just now, for long.
+        if known_version(connection, schema).map_err(sql)? == Some(schema.steps.len()) {
+            return Ok(());
+        }
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
         transaction
@@ -80,13 +93,7 @@ impl DatabaseFile {
                  ) STRICT, WITHOUT ROWID",
             )
             .map_err(sql)?;
-        let version: usize = transaction
-            .query_row(
-                "SELECT coalesce((SELECT version FROM schema_version WHERE part = ?1), 0)",
-                [schema.name],
-                |row| row.get(0),
-            )
-            .map_err(sql)?;
+        let version = known_version(&transaction, schema).map_err(sql)?.unwrap_or(0);
         let Some(steps) = schema.steps.get(version..) else {
             return Err(PortError::new(
                 self.port,
@@ -110,6 +117,16 @@ impl DatabaseFile {
             .map_err(sql)?;
         transaction.commit().map_err(sql)
     }
+}
+
+/// The version of the tables of `schema`; `None` when they were never made.
+fn known_version(connection: &Connection, schema: &Schema) -> rusqlite::Result<Option<usize>> {
+    if !connection.table_exists(None, "schema_version")? {
+        return Ok(None);
+    }
+    connection
+        .query_row("SELECT version FROM schema_version WHERE part = ?1", [schema.name], |row| row.get(0))
+        .optional()
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
@@ -173,6 +190,21 @@ mod tests {
         let connection = file.connect().unwrap();
         let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
-        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+        let secure_delete: i64 =
+            connection.pragma_query_value(None, "secure_delete", |row| row.get(0)).unwrap();
+        assert_eq!((mode.as_str(), synchronous, secure_delete), ("wal", 2, 2));
+    }
+
+    #[test]
+    fn a_file_opens_while_another_process_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.db");
+        let file = DatabaseFile::open(&path, "test store", &FIRST).unwrap();
+        let mut writing = file.connect().unwrap();
+        let transaction = writing.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        transaction.execute("INSERT INTO note VALUES ('one')", []).unwrap();
+        let reading = DatabaseFile::open(&path, "test store", &FIRST).unwrap().connect().unwrap();
+        let count: i64 = reading.query_row("SELECT count(*) FROM note", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 0, "what is not committed is not seen");
     }
 }

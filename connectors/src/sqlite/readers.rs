@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::DatabaseFile;
 
-/// Connections for reading, at most a fixed number at once. Cheap to clone; clones share the connections.
+/// Connections for reading, kept for the next one who reads. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub(crate) struct Readers {
     shared: Arc<Shared>,
@@ -22,9 +22,9 @@ struct Shared {
 }
 
 impl Readers {
-    /// Readers of `file`, at most `connections_max` at once; connections are opened when they are first needed.
-    pub(crate) fn new(file: DatabaseFile, connections_max: usize) -> Self {
-        let slots = Arc::new(Semaphore::new(connections_max.max(1)));
+    /// Readers of `file`, at most `threads_max` blocking threads at once; connections are opened when first needed.
+    pub(crate) fn new(file: DatabaseFile, threads_max: usize) -> Self {
+        let slots = Arc::new(Semaphore::new(threads_max.max(1)));
         Self { shared: Arc::new(Shared { file, idle: Mutex::default(), slots }) }
     }
 

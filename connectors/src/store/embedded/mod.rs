@@ -13,6 +13,7 @@ mod ledger_schema;
 pub mod receipts;
 pub mod registry;
 pub mod registry_feed;
+mod registry_progress;
 mod registry_rows;
 #[cfg(test)]
 mod registry_tests;

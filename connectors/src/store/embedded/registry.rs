@@ -14,6 +14,7 @@ use gatebell_engine::registry::{Entry, EntryKey};
 use gatebell_engine::time::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::registry_progress::ProgressFile;
 pub use super::registry_rows::RecordedChange;
 use super::registry_rows::{self as rows, REGISTRY};
 use crate::data_dir::DataDir;
@@ -114,12 +115,13 @@ impl EmbeddedRegistry {
     /// engine is not waited for, and one that hangs is.
     pub fn wait_applied(&self, version: u64, timeout: Duration) -> Result<Applied, PortError> {
         let started = Instant::now();
+        let progress = ProgressFile::open(&self.directory)?;
         loop {
             let running = self.directory.engine_is_running().map_err(|error| PortError::new(PORT, error))?;
             if !running {
                 return Ok(Applied::NoEngineRuns);
             }
-            let reached = self.run(rows::engine_progress)?.unwrap_or(0);
+            let reached = progress.read()?;
             if reached >= version {
                 return Ok(Applied::ByTheEngine);
             }

@@ -2,7 +2,8 @@
 //!
 //! While the engine applies one page, the next is already being read on a blocking thread: a start with a whole city is a
 //! matter of seconds. A page read ahead is only used when it is full; the end of the feed is always looked up afresh, so
-//! that an empty answer is the truth at the time of the call.
+//! that an empty answer is the truth at the time of the call. How far the engine has come goes into a file of its own: an
+//! import, one long transaction on the registry, must not hold the engine up.
 
 use async_trait::async_trait;
 use gatebell_engine::ports::PortError;
@@ -12,24 +13,22 @@ use gatebell_engine::time::Timestamp;
 use tokio::task::JoinHandle;
 
 use super::registry::PORT;
+use super::registry_progress::ProgressFile;
 use super::registry_rows::{self as rows, REGISTRY};
 use crate::data_dir::DataDir;
-use crate::sqlite::{DatabaseFile, Readers, Writer};
+use crate::sqlite::{DatabaseFile, Readers};
 
 /// Changes in one answer.
 const PAGE_CHANGES_MAX: usize = 8_192;
 /// The page read ahead and the one asked for.
 const READERS_MAX: usize = 2;
-/// Reports that wait for the writer: there is one at a time.
-const QUEUE_REPORTS_MAX: usize = 4;
 
 /// Follows the registry for the engine of this process, which holds the lock on the data directory.
 #[derive(Debug)]
 pub struct EmbeddedRegistryFeed {
     readers: Readers,
-    writer: Writer,
+    progress: ProgressFile,
     ahead: Option<Ahead>,
-    reported: Option<u64>,
 }
 
 /// The page after `version`, being read.
@@ -45,9 +44,9 @@ impl EmbeddedRegistryFeed {
     /// counts no more.
     pub fn open(directory: &DataDir) -> Result<Self, PortError> {
         let file = DatabaseFile::open(&directory.registry(), PORT, &REGISTRY)?;
-        rows::set_engine_progress(&file.connect()?, 0).map_err(|error| file.error(&error))?;
-        let writer = Writer::start(&file, QUEUE_REPORTS_MAX)?;
-        Ok(Self { readers: Readers::new(file, READERS_MAX), writer, ahead: None, reported: None })
+        let progress = ProgressFile::open(directory)?;
+        progress.write(0)?;
+        Ok(Self { readers: Readers::new(file, READERS_MAX), progress, ahead: None })
     }
 
     fn read_ahead(&mut self, version: u64, horizon: Timestamp) {
@@ -93,11 +92,6 @@ impl RegistryFeed for EmbeddedRegistryFeed {
     }
 
     async fn report_applied(&mut self, version: u64) -> Result<(), PortError> {
-        if self.reported == Some(version) {
-            return Ok(());
-        }
-        self.writer.write(move |connection| rows::set_engine_progress(connection, version)).await?;
-        self.reported = Some(version);
-        Ok(())
+        self.progress.write(version)
     }
 }

@@ -25,11 +25,6 @@ pub(super) const REGISTRY: Schema = Schema {
             value      TEXT NOT NULL
         ) STRICT;
         CREATE UNIQUE INDEX change_current ON change (kind, key) WHERE superseded IS NULL;
-        -- How far the engine that runs on this directory has come; one row, as only one engine runs.
-        CREATE TABLE engine_progress (
-            id      INTEGER PRIMARY KEY CHECK (id = 1),
-            version INTEGER NOT NULL
-        ) STRICT;
         -- One row once the city is known to be made up.
         CREATE TABLE made_up (id INTEGER PRIMARY KEY CHECK (id = 1)) STRICT;
     "],
@@ -217,25 +212,6 @@ pub(super) fn current(connection: &Connection, key: &EntryKey) -> rusqlite::Resu
         ))?
         .query_row(params![key.kind(), key.expose().as_str()], |row| change(row).map(|change| change.entry))
         .optional()
-}
-
-/// How far the running engine has come; `None`: none has ever run.
-pub(super) fn engine_progress(connection: &Connection) -> rusqlite::Result<Option<u64>> {
-    connection
-        .prepare_cached("SELECT version FROM engine_progress")?
-        .query_row([], |row| row.get(0))
-        .optional()
-}
-
-/// The running engine has come to `version`.
-pub(super) fn set_engine_progress(connection: &Connection, version: u64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO engine_progress (id, version) VALUES (1, ?1)
-             ON CONFLICT (id) DO UPDATE SET version = excluded.version",
-        )?
-        .execute([version])?;
-    Ok(())
 }
 
 /// Whether the city is a made-up one.

@@ -144,6 +144,18 @@ async fn a_command_returns_as_soon_as_the_engine_reports() {
     assert_eq!(waiting.await.unwrap(), Applied::ByTheEngine);
 }
 
+#[tokio::test]
+async fn an_import_underway_holds_the_engine_up_in_nothing() {
+    let mut on_disk = OnDisk::new();
+    let version = on_disk.write(Timestamp::MIN, one_of_each()).await;
+    let mut connection = rusqlite::Connection::open(on_disk.data.registry()).unwrap();
+    let import = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let mut feed = on_disk.feed().await;
+    assert_eq!(feed.read(0, Timestamp::MIN).await.unwrap().len(), one_of_each().len());
+    feed.report_applied(version).await.unwrap();
+    import.rollback().unwrap();
+}
+
 #[test]
 fn the_made_up_mark_is_for_good() {
     let on_disk = OnDisk::new();
