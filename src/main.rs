@@ -14,6 +14,7 @@ mod http;
 #[allow(dead_code, reason = "the wiring that starts it is on its way")]
 mod logs;
 mod replay;
+mod statement;
 
 use std::process::ExitCode;
 

@@ -5,11 +5,17 @@
 //! to standard output with `writeln!`, everything else to standard error. Here is what all of them share: the global
 //! options, how errors are shown, and the exit codes.
 
+mod bill;
 mod check;
 mod config;
 mod demo;
+mod ledger;
+mod notices;
+mod open_books;
 mod operator;
+mod recount;
 mod replay;
+mod term;
 mod token;
 
 use std::io;
@@ -117,6 +123,16 @@ enum Command {
     Demo(demo::Args),
     /// Check a city directory and print every mistake and warning
     Check(check::Args),
+    /// Show what was sent about a pupil, when, what became of it, and the fee so far
+    Notices(notices::Args),
+    /// Print a term's bill
+    Bill(bill::Args),
+    /// Count the bill again from the ledger alone; exit code 1 when anything differs
+    Recount(recount::Args),
+    /// Export the ledger
+    Ledger(ledger::Args),
+    /// Close a term: its bill becomes final
+    Term(term::Args),
     /// Check the configuration and say where each part of it comes from
     Config(config::Args),
     /// Run the rules over a file of taps: what would have happened, and why
@@ -130,6 +146,11 @@ impl Command {
         match self {
             Self::Demo(args) => demo::run(args, globals),
             Self::Check(args) => check::run(args, globals),
+            Self::Notices(args) => notices::run(args, globals),
+            Self::Bill(args) => bill::run(args, globals),
+            Self::Recount(args) => recount::run(args, globals),
+            Self::Ledger(args) => ledger::run(args, globals),
+            Self::Term(args) => term::run(args, globals),
             Self::Config(args) => config::run(args, globals),
             Self::Replay(args) => replay::run(args, globals),
             Self::Token(args) => token::run(args, globals),

@@ -1,0 +1,71 @@
+//! `gatebell term close`: makes a term's bill final.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use gatebell_connectors::store::embedded::books_freeze::Closing;
+use gatebell_engine::billing::closes_from;
+
+use super::{Globals, now, open_books};
+use crate::cli::operator::operator;
+use crate::statement;
+
+/// Closes terms.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: TermCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum TermCommand {
+    /// Make the bill of a term final; whatever is delivered later becomes an `adjusted` entry and costs nobody anything
+    Close(CloseArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CloseArgs {
+    /// The term: a name or a file
+    term: String,
+    /// Also before seven days have passed since its last service day
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        TermCommand::Close(close_args) => close(close_args, globals),
+    }
+}
+
+fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let directory = open_books::data_dir(globals)?;
+    let term = globals.load_term(Some(&args.term))?;
+    let now = now();
+    let closes_from = closes_from(&term);
+    let is_early = term.day_of(now) < closes_from;
+    if is_early && !args.force {
+        bail!("term {} can be closed from {closes_from} on; --force closes it now", term.name);
+    }
+    let books = open_books::books(&directory)?;
+    let orders = open_books::orders(&directory)?;
+    let closing = statement::close(&term, &orders, &books, now, &operator(), is_early)?;
+
+    let mut out = std::io::stdout().lock();
+    match closing {
+        Closing::Closed { lines } => {
+            writeln!(out, "term {} is closed: {lines} lines are final now", term.name)?;
+        }
+        Closing::ClosedBefore(closed) => {
+            let day = term.day_of(closed.at);
+            writeln!(
+                out,
+                "term {} was closed before, on {day} by {}; nothing was changed",
+                term.name, closed.by
+            )?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
