@@ -76,12 +76,6 @@ impl LocalTime {
         Timestamp::from_millis(first_instant(&self.zone, day).as_millisecond())
     }
 
-    /// The hour and minute that a text to a parent names.
-    pub fn hour_and_minute(&self, at: Timestamp) -> (u16, u16) {
-        let (_, minute) = self.day_and_minute(at);
-        (minute / 60, minute % 60)
-    }
-
     /// Milliseconds since 1970-01-01T00:00 of the local clock.
     #[inline]
     fn local_ms(&self, at: Timestamp) -> i64 {

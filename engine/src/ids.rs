@@ -27,7 +27,8 @@ fn is_identifier_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-fn check_identifier(text: &str) -> Result<(), IdError> {
+/// The form of every identifier: 1 to 32 of `[0-9A-Za-z._-]`.
+pub(crate) fn check_identifier(text: &str) -> Result<(), IdError> {
     if text.is_empty() || text.len() > ID_LEN_MAX {
         return Err(IdError::Length);
     }

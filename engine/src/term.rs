@@ -14,7 +14,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 
 use crate::calendar::{LocalTime, NamedDay, TermDays};
-use crate::ids::{ID_LEN_MAX, LaneName};
+use crate::ids::check_identifier;
 use crate::money::Cents;
 use crate::notice::Channel;
 use crate::time::{Day, Timestamp};
@@ -166,10 +166,9 @@ const NAMED_DAYS_FORM: &str = "tables, each with a date and a name";
 const MONEY_MAX: i64 = 100_000_000;
 
 fn read_name(value: &Value<'_>) -> Option<CompactString> {
-    debug_assert_eq!(ID_LEN_MAX, 32, "the form says so");
     let text = value.text(NAME_FORM)?;
     // A term's name is part of keys and file names, so it has the form of all identifiers.
-    if LaneName::new(text).is_err() {
+    if check_identifier(text).is_err() {
         value.wrong(NAME_FORM);
         return None;
     }
