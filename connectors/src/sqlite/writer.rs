@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use gatebell_engine::ports::PortError;
 use rusqlite::Connection;
@@ -217,11 +218,17 @@ fn write_groups(
     mut queue: mpsc::Receiver<Box<dyn Command>>,
     commit_counter: &watch::Sender<u64>,
 ) {
+    let commit_seconds = metrics::histogram!("gatebell_commit_seconds", "port" => file.port());
+    let commits_failed = metrics::counter!("gatebell_commits_failed_total", "port" => file.port());
     let mut group = Vec::new();
     while queue.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        let started = Instant::now();
         let committed = write_group(connection, &mut group).map_err(|error| file.error(&error));
         if committed.is_ok() {
             commit_counter.send_modify(|count| *count += 1);
+            commit_seconds.record(started.elapsed());
+        } else {
+            commits_failed.increment(1);
         }
         for command in group.drain(..) {
             command.answer(&committed);
