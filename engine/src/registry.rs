@@ -15,6 +15,14 @@ use crate::ids::{CardNumber, GuardianId, OrderId, Personal, PupilId, ReaderId, S
 use crate::notice::{Channel, Language, Passages, UnknownWord};
 use crate::time::{Day, Stretch, Timestamp};
 
+/// How far ahead of its writing a change is to count from ([`RegistryChange::applied`]), after the first import.
+///
+/// A tap is decided by the changes that count when it was received, and decided the same whenever it is read again. So a
+/// change must not count for taps that were decided before the engine could know of it: it counts from a moment by which
+/// every process has read it, and a shard waits with a tap that was received later than that after its process last read
+/// the feed. Protection is not bound by this: it is asked when a notice is sent, and holds as soon as it is read.
+pub const CHANGE_LEAD: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// One change of the registry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RegistryChange {

@@ -1,0 +1,591 @@
+//! Drives the lanes: one task each, between the shards and a channel connector.
+//!
+//! A notice walks through a lane like this: *queued* by priority and deadline → (SMS) *claimed*, a little ahead of need →
+//! *ready* → looked at once more and *on the wire*, as the limiter and the window allow → *recorded*, which settles it.
+//! What an answer means is decided in [`crate::lane::attempt`]; the single steps against ports are in
+//! [`sending`](super::sending). This file owns the order of things: who waits for what, and that every wait has an end.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::sending::{self, Answered, ClaimStep, LaneContext};
+use super::status::LaneState;
+use super::tenure::Tenure;
+use crate::lane::attempt::{LanePause, NextStep};
+use crate::lane::limiter::Limiter;
+use crate::lane::queue::{LaneQueue, Rank};
+use crate::ledger::{Claim, ClaimStamp, Event, LedgerEntry};
+use crate::notice::{Channel, Notice};
+use crate::shard::NoticeStart;
+
+/// Notices between a shard and a lane's queue.
+const INTAKE_MAX: usize = 1024;
+/// Entries in one append to the ledger.
+const FLUSH_ENTRIES_MAX: usize = 1000;
+/// Ended notices whose entries wait for the ledger; beyond that the lane sends nothing new.
+const UNFLUSHED_MAX: usize = 20_000;
+/// Wait before the ledger is asked again after an error, in real time.
+const LEDGER_RETRY: Duration = Duration::from_millis(500);
+/// How often a lane that holds looks whether it may go on.
+const HOLD_CHECK: Duration = Duration::from_millis(100);
+/// Claims ahead of need cover so much of the rate: the ledger's latency must not cost throughput, and an emergency must
+/// not wait behind more than that.
+const CLAIM_AHEAD: Duration = Duration::from_millis(100);
+
+/// A notice in a lane.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) notice: Notice,
+    pub(crate) start: NoticeStart,
+    pub(crate) tenure: Arc<Tenure>,
+    /// When its tap was read from the log, on the monotonic clock.
+    pub(crate) read_at: Duration,
+    /// The claim as we last wrote it, if any (SMS).
+    pub(crate) claim: Option<Claim>,
+    /// What the next claim must replace, if anything.
+    pub(crate) expected: Option<ClaimStamp>,
+    /// The attempt that the next claim is for, from 1.
+    pub(crate) attempt: u32,
+    /// Requests made so far.
+    pub(crate) tries: u32,
+    /// Whether the current attempt may have reached the gateway.
+    pub(crate) in_doubt: bool,
+}
+
+impl Pending {
+    pub(crate) fn new(notice: Notice, start: NoticeStart, tenure: Arc<Tenure>, read_at: Duration) -> Self {
+        Self {
+            notice,
+            start,
+            tenure,
+            read_at,
+            claim: None,
+            expected: None,
+            attempt: 1,
+            tries: 0,
+            in_doubt: false,
+        }
+    }
+
+    pub(crate) fn rank(&self) -> Rank {
+        Rank { priority: self.notice.kind.priority(), deadline: self.notice.deadline }
+    }
+
+    fn settle(&self) {
+        self.tenure.settle(self.notice.position.offset);
+    }
+}
+
+/// The lanes' intakes, by channel.
+#[derive(Clone)]
+pub(crate) struct LaneIntakes {
+    senders: [mpsc::Sender<Pending>; Channel::ALL.len()],
+}
+
+impl LaneIntakes {
+    /// `senders` in the order of [`Channel::ALL`].
+    pub(crate) fn new(senders: [mpsc::Sender<Pending>; Channel::ALL.len()]) -> Self {
+        Self { senders }
+    }
+
+    pub(crate) fn of(&self, channel: Channel) -> &mpsc::Sender<Pending> {
+        let place = Channel::ALL.iter().position(|known| *known == channel).expect("ALL names every channel");
+        &self.senders[place]
+    }
+}
+
+/// A channel between shards and one lane.
+pub(crate) fn intake() -> (mpsc::Sender<Pending>, mpsc::Receiver<Pending>) {
+    mpsc::channel(INTAKE_MAX)
+}
+
+/// Waiting for its time to be tried again.
+struct Delayed {
+    due: Duration,
+    sequence: u64,
+    item: Pending,
+}
+
+impl PartialEq for Delayed {
+    fn eq(&self, other: &Self) -> bool {
+        (self.due, self.sequence) == (other.due, other.sequence)
+    }
+}
+
+impl Eq for Delayed {}
+
+impl PartialOrd for Delayed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Delayed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.sequence).cmp(&(other.due, other.sequence))
+    }
+}
+
+/// An ended notice whose entry is not durable yet.
+struct Finished {
+    entry: LedgerEntry,
+    item: Pending,
+}
+
+/// Why the lane sends nothing for a while.
+#[derive(Clone, Debug)]
+enum Pause {
+    Throttled,
+    Down { reason: String },
+}
+
+/// One lane's task. See the module.
+pub(crate) struct Lane {
+    context: Arc<LaneContext>,
+    intake: mpsc::Receiver<Pending>,
+    limiter: Limiter,
+    queue: LaneQueue<Pending>,
+    delayed: BinaryHeap<Reverse<Delayed>>,
+    next_sequence: u64,
+    claiming: FuturesUnordered<BoxFuture<'static, (Pending, ClaimStep)>>,
+    ready: LaneQueue<Pending>,
+    on_wire: FuturesUnordered<BoxFuture<'static, Vec<Answered>>>,
+    messages_on_wire: usize,
+    recording: FuturesUnordered<BoxFuture<'static, Pending>>,
+    finished: Vec<Finished>,
+    flushing: Option<BoxFuture<'static, Vec<Finished>>>,
+    paused: Option<(Duration, Pause)>,
+    down_streak: u32,
+    stopping: bool,
+}
+
+impl Lane {
+    pub(crate) fn new(context: Arc<LaneContext>, intake: mpsc::Receiver<Pending>) -> Self {
+        let profile = context.connector.profile();
+        let limiter = Limiter::new(profile.rate_per_s, profile.burst, Arc::clone(&context.clock));
+        Self {
+            context,
+            intake,
+            limiter,
+            queue: LaneQueue::default(),
+            delayed: BinaryHeap::new(),
+            next_sequence: 0,
+            claiming: FuturesUnordered::new(),
+            ready: LaneQueue::default(),
+            on_wire: FuturesUnordered::new(),
+            messages_on_wire: 0,
+            recording: FuturesUnordered::new(),
+            finished: Vec::new(),
+            flushing: None,
+            paused: None,
+            down_streak: 0,
+            stopping: false,
+        }
+    }
+
+    /// Sends until `stop`; then drops what is queued, and ends once what is on the wire has been answered and recorded.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut arrivals = Vec::new();
+        loop {
+            self.bring_back_delayed();
+            self.end_expired();
+            self.start_claims();
+            let wait_for_permit = self.start_submits();
+            self.start_flush();
+            self.show();
+            if self.stopping && self.is_idle() {
+                return;
+            }
+            let wake = self.next_wake(wait_for_permit);
+            let room = self.room();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !self.stopping => self.stop(),
+                Some(answers) = self.on_wire.next(), if !self.on_wire.is_empty() => self.take_answers(answers),
+                Some((item, step)) = self.claiming.next(), if !self.claiming.is_empty() => self.take_claim(item, step),
+                Some(item) = self.recording.next(), if !self.recording.is_empty() => item.settle(),
+                flushed = flushed(&mut self.flushing), if self.flushing.is_some() => {
+                    self.flushing = None;
+                    flushed.iter().for_each(|finished| finished.item.settle());
+                }
+                arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
+                    if arrived == 0 {
+                        self.stop();
+                    }
+                    arrivals.drain(..).for_each(|item| self.queue.push(item.rank(), item));
+                }
+                () = sleep(wake), if wake.is_some() => {}
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.delayed.len() + self.ready.len() + self.claiming.len()
+    }
+
+    /// How many more notices the lane takes in.
+    fn room(&self) -> usize {
+        self.context.connector.profile().queue_max.saturating_sub(self.waiting()).min(INTAKE_MAX)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.claiming.is_empty()
+            && self.on_wire.is_empty()
+            && self.recording.is_empty()
+            && self.finished.is_empty()
+            && self.flushing.is_none()
+    }
+
+    fn show(&self) {
+        self.context.lane_status.set_depth(self.waiting(), self.messages_on_wire);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        while self.queue.pop().is_some() {}
+        self.delayed.clear();
+        while let Some(item) = self.ready.pop() {
+            self.release(item);
+        }
+    }
+
+    /// Gives a claim back that was certainly not used, so that its successor need not wait or doubt.
+    fn release(&mut self, item: Pending) {
+        if item.claim.is_some() && !item.in_doubt && !item.tenure.has_ended() {
+            let context = Arc::clone(&self.context);
+            // Not settled: the notice is still owed. The future only keeps the lane from ending too early.
+            self.claiming.push(Box::pin(async move {
+                sending::release(&context, &item).await;
+                (item, ClaimStep::Dropped)
+            }));
+        }
+    }
+
+    fn delay(&mut self, item: Pending, wait: Duration) {
+        if self.stopping {
+            return;
+        }
+        let useful_for = self.context.clock.real_time_until(item.notice.deadline);
+        let due = self.context.clock.monotonic() + wait.min(useful_for);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.delayed.push(Reverse(Delayed { due, sequence, item }));
+    }
+
+    fn bring_back_delayed(&mut self) {
+        let now = self.context.clock.monotonic();
+        while self.delayed.peek().is_some_and(|Reverse(first)| first.due <= now) {
+            if let Some(Reverse(due)) = self.delayed.pop() {
+                self.queue.push(due.item.rank(), due.item);
+            }
+        }
+    }
+
+    /// Ends whatever has outlived its use (N4); what is delayed comes back by its deadline and ends then.
+    fn end_expired(&mut self) {
+        let now = self.context.clock.now();
+        while let Some(item) = self.queue.pop_expired(now) {
+            self.expire(item);
+        }
+        while let Some(item) = self.ready.pop_expired(now) {
+            self.expire(item);
+        }
+    }
+
+    /// An attempt in doubt may have reached the phone: that is *failed, unknown*, not *expired*.
+    fn expire(&mut self, item: Pending) {
+        if item.in_doubt {
+            self.end(item, Event::Failed, Some("unknown"));
+        } else {
+            self.end(item, Event::Expired, None);
+        }
+    }
+
+    /// Ends a notice: through its claim where it has one, else with the next flush.
+    fn end(&mut self, item: Pending, event: Event, reason: Option<&str>) {
+        if item.tenure.has_ended() {
+            return;
+        }
+        let mut entry = LedgerEntry::of(&item.notice, event, self.context.clock.now());
+        if let Some(reason) = reason {
+            entry = entry.because(reason);
+        }
+        if item.tries > 0 || item.claim.is_some() {
+            entry = entry.through(&self.context.connector.profile().name, item.attempt);
+        }
+        if item.claim.is_some() {
+            let context = Arc::clone(&self.context);
+            self.recording.push(Box::pin(sending::end_claim(context, item, entry)));
+            return;
+        }
+        self.finished.push(Finished { entry, item });
+    }
+
+    fn claim_ahead_max(&self) -> usize {
+        let profile = self.context.connector.profile();
+        let ahead = Duration::from_secs(1).as_millis() / CLAIM_AHEAD.as_millis();
+        let per_ahead = usize::try_from(u128::from(profile.rate_per_s) / ahead).unwrap_or(usize::MAX);
+        per_ahead.max(profile.batch_max.min(usize::try_from(profile.burst).unwrap_or(usize::MAX))).max(8)
+    }
+
+    fn start_claims(&mut self) {
+        if self.stopping || !self.may_send() {
+            return;
+        }
+        let ahead_max = self.claim_ahead_max();
+        while self.ready.len() + self.claiming.len() < ahead_max {
+            let Some(item) = self.queue.pop() else { return };
+            if item.tenure.has_ended() {
+                continue;
+            }
+            if item.start == NoticeStart::Expired {
+                self.end(item, Event::Expired, None);
+                continue;
+            }
+            if let Err(suppression) = self.context.index.recipient(&item.notice, self.context.clock.now()) {
+                self.end_suppressed(item, suppression.reason());
+                continue;
+            }
+            if !sending::needs_claim(item.notice.channel) {
+                self.ready.push(item.rank(), item);
+                continue;
+            }
+            let context = Arc::clone(&self.context);
+            self.claiming.push(Box::pin(sending::claim(context, item)));
+        }
+    }
+
+    /// Nothing more is sent. What is in doubt stays so: only the gateway knows.
+    fn end_suppressed(&mut self, item: Pending, reason: &str) {
+        if item.in_doubt {
+            self.end(item, Event::Failed, Some("unknown"));
+        } else {
+            self.end(item, Event::Suppressed, Some(reason));
+        }
+    }
+
+    fn take_claim(&mut self, item: Pending, step: ClaimStep) {
+        match step {
+            ClaimStep::Ready if self.stopping => self.release(item),
+            ClaimStep::Ready => self.ready.push(item.rank(), item),
+            ClaimStep::SentElsewhere => self.end(item, Event::Suppressed, Some("sent_elsewhere")),
+            ClaimStep::AlreadySettled => item.settle(),
+            ClaimStep::WaitFor(wait) => self.delay(item, wait),
+            ClaimStep::LedgerFailed => self.delay(item, LEDGER_RETRY),
+            ClaimStep::Dropped => {}
+        }
+    }
+
+    /// Whether anything may be sent now; shows the state.
+    fn may_send(&mut self) -> bool {
+        if !self.context.vitals.may_send() {
+            self.context.lane_status.set_state(LaneState::Holding);
+            return false;
+        }
+        if let Some((until, pause)) = &self.paused {
+            if self.context.clock.monotonic() < *until {
+                self.context.lane_status.set_state(match pause {
+                    Pause::Throttled => LaneState::Throttled,
+                    Pause::Down { reason } => LaneState::Down { reason: reason.clone() },
+                });
+                return false;
+            }
+            if matches!(pause, Pause::Throttled) {
+                self.paused = None;
+            }
+        }
+        if self.down_streak == 0 {
+            self.context.lane_status.set_state(LaneState::Sending);
+        }
+        self.finished.len() < UNFLUSHED_MAX
+    }
+
+    /// Puts on the wire what limiter and window allow. Returns how long until the next permit, where one is lacking.
+    fn start_submits(&mut self) -> Option<Duration> {
+        if self.stopping {
+            return None;
+        }
+        let window = self.context.connector.profile().window;
+        let batch_max = self.context.connector.profile().batch_max;
+        while !self.ready.is_empty() && self.may_send() {
+            // A gateway that was down gets one message at a time until it takes one.
+            let (window, batch_max) = if self.down_streak > 0 { (1, 1) } else { (window, batch_max) };
+            if self.on_wire.len() >= window {
+                return None;
+            }
+            let permits = match self.limiter.take(self.ready.len().min(batch_max)) {
+                Ok(permits) => permits,
+                Err(wait) => return Some(wait),
+            };
+            let batch = self.take_batch(permits);
+            if batch.is_empty() {
+                continue;
+            }
+            self.context.lane_status.permits_taken(batch.len());
+            self.messages_on_wire += batch.len();
+            batch.iter().for_each(|(item, _)| item.tenure.take_off());
+            self.on_wire.push(Box::pin(sending::submit(Arc::clone(&self.context), batch, self.down_streak)));
+        }
+        None
+    }
+
+    /// Takes at most `wanted` messages from what is ready, looking each up once more (N3, N4).
+    fn take_batch(&mut self, wanted: usize) -> Vec<(Pending, crate::ports::channel::Message)> {
+        let mut batch = Vec::with_capacity(wanted);
+        while batch.len() < wanted {
+            let Some(item) = self.ready.pop() else { break };
+            if item.tenure.has_ended() {
+                continue;
+            }
+            let now = self.context.clock.now();
+            if item.notice.deadline <= now {
+                self.expire(item);
+                continue;
+            }
+            match self.context.index.recipient(&item.notice, now) {
+                Ok(recipient) => {
+                    let message = sending::message(&self.context, &item, recipient);
+                    batch.push((item, message));
+                }
+                Err(suppression) => self.end_suppressed(item, suppression.reason()),
+            }
+        }
+        batch
+    }
+
+    fn take_answers(&mut self, answers: Vec<Answered>) {
+        self.messages_on_wire = self.messages_on_wire.saturating_sub(answers.len());
+        for answered in answers {
+            answered.item.tenure.land();
+            self.take_answer(answered);
+        }
+    }
+
+    fn take_answer(&mut self, answered: Answered) {
+        let Answered { mut item, step, ledger_has_it } = answered;
+        item.tries += 1;
+        match step {
+            NextStep::Submitted { gateway_id } => {
+                self.down_streak = 0;
+                self.paused = None;
+                let took = self.context.clock.monotonic().saturating_sub(item.read_at);
+                self.context.status.answered(item.notice.channel, took);
+                if ledger_has_it {
+                    item.settle();
+                    return;
+                }
+                let entry = LedgerEntry::of(&item.notice, Event::Accepted, self.context.clock.now())
+                    .through(&self.context.connector.profile().name, item.attempt)
+                    .known_as(&gateway_id);
+                self.finished.push(Finished { entry, item });
+            }
+            NextStep::Fail { .. } if ledger_has_it => {
+                self.down_streak = 0;
+                item.settle();
+            }
+            NextStep::Fail { reason } => {
+                self.down_streak = 0;
+                self.end(item, Event::Failed, Some(&reason));
+            }
+            NextStep::RetryAnew { delay, lane, reason } => {
+                self.pause(lane, &reason);
+                item.attempt += 1;
+                item.expected = item.claim.take().map(|claim| claim.stamp());
+                item.in_doubt = false;
+                self.delay(item, delay);
+            }
+            NextStep::RetrySame { delay, lane, reason } => {
+                self.pause(lane, &reason);
+                if self.stopping {
+                    self.release(item);
+                } else {
+                    self.delay(item, delay);
+                }
+            }
+            NextStep::InDoubt { delay, reason: _ } => {
+                item.in_doubt = true;
+                self.delay(item, delay);
+            }
+        }
+    }
+
+    fn pause(&mut self, pause: LanePause, reason: &str) {
+        let now = self.context.clock.monotonic();
+        let (wait, pause) = match pause {
+            LanePause::None => return,
+            LanePause::Throttled(wait) => (wait, Pause::Throttled),
+            // Further answers of the same outage say nothing new.
+            LanePause::Down(_) if self.is_down(now) => return,
+            LanePause::Down(wait) => {
+                self.down_streak = self.down_streak.saturating_add(1);
+                (wait, Pause::Down { reason: reason.to_owned() })
+            }
+        };
+        self.paused = Some((now + wait, pause));
+    }
+
+    fn is_down(&self, now: Duration) -> bool {
+        matches!(&self.paused, Some((until, Pause::Down { .. })) if *until > now)
+    }
+
+    fn start_flush(&mut self) {
+        if self.flushing.is_some() || self.finished.is_empty() {
+            return;
+        }
+        let batch: Vec<Finished> =
+            self.finished.drain(..self.finished.len().min(FLUSH_ENTRIES_MAX)).collect();
+        let context = Arc::clone(&self.context);
+        self.flushing = Some(Box::pin(async move {
+            let entries: Vec<LedgerEntry> = batch.iter().map(|finished| finished.entry.clone()).collect();
+            sending::append(&context, &entries).await;
+            batch
+        }));
+    }
+
+    /// When the lane must look again by itself: a permit, a delayed item, a deadline, the end of a pause.
+    fn next_wake(&self, wait_for_permit: Option<Duration>) -> Option<Duration> {
+        let now = self.context.clock.monotonic();
+        let mut wakes = Vec::with_capacity(5);
+        wakes.extend(wait_for_permit);
+        if let Some(Reverse(first)) = self.delayed.peek() {
+            wakes.push(first.due.saturating_sub(now));
+        }
+        let has_work = !self.queue.is_empty() || !self.ready.is_empty();
+        if has_work && !self.stopping {
+            if let Some((until, _)) = &self.paused
+                && *until > now
+            {
+                wakes.push(*until - now);
+            }
+            if !self.context.vitals.may_send() {
+                wakes.push(HOLD_CHECK);
+            }
+        }
+        let deadlines = [self.queue.first_deadline(), self.ready.first_deadline()];
+        if let Some(deadline) = deadlines.into_iter().flatten().min() {
+            wakes.push(self.context.clock.real_time_until(deadline) + Duration::from_millis(1));
+        }
+        wakes.into_iter().min()
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    if let Some(wait) = wait {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn flushed(flushing: &mut Option<BoxFuture<'static, Vec<Finished>>>) -> Vec<Finished> {
+    match flushing {
+        Some(future) => future.await,
+        None => futures::future::pending().await,
+    }
+}

@@ -1,0 +1,94 @@
+//! Asks gateways for receipts that have not come, and gives up on those that never will.
+//!
+//! What a gateway says goes through the receipt log like any callback, so there is one way to settle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::retrying;
+use super::sending::LaneContext;
+use crate::ledger::{Event, LedgerEntry};
+use crate::ports::receipts::{ReceiptLog, ReceiptStatus};
+use crate::time::Timestamp;
+
+/// Submitted notices asked for at once: what gateways take in one query.
+const QUERY_MAX: usize = 100;
+/// Pause between two rounds, in real time.
+const ROUND_EVERY: Duration = Duration::from_secs(10);
+/// After so long without a receipt a notice ends as failed, by the wall clock; proof may still overturn it.
+const RECEIPT_PATIENCE: Duration = Duration::from_secs(72 * 3600);
+/// How far back rounds look, in days: past the patience, with a day to spare.
+const LOOK_BACK_DAYS: i32 = 5;
+
+/// Polls one lane's gateway until `stop`.
+pub(crate) async fn run(context: Arc<LaneContext>, receipts: Arc<dyn ReceiptLog>, stop: CancellationToken) {
+    let Some(poll_after) = context.connector.profile().poll_after else { return };
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(ROUND_EVERY) => {}
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = round(&context, &*receipts, poll_after) => {}
+        }
+    }
+}
+
+async fn round(context: &LaneContext, receipts: &dyn ReceiptLog, poll_after: Duration) {
+    let now = context.clock.now();
+    let today = context.term.day_of(now);
+    let since = crate::time::Day::from_epoch_days(today.epoch_days() - LOOK_BACK_DAYS);
+    let due_before = now.minus(poll_after.mul_f64(context.clock.speed()));
+    let mut last: Option<LedgerEntry> = None;
+    loop {
+        let page = retrying(&context.status, "ledger", || {
+            context.ledger.awaiting_receipt(
+                &context.connector.profile().name,
+                since,
+                last.as_ref(),
+                QUERY_MAX,
+            )
+        })
+        .await;
+        let Some(newest) = page.last() else { return };
+        last = Some(newest.clone());
+        give_up(context, &page, now).await;
+        let due: Vec<LedgerEntry> = page.into_iter().filter(|entry| entry.time <= due_before).collect();
+        if due.is_empty() {
+            // Oldest first: what follows is younger still.
+            return;
+        }
+        match context.connector.query(&due).await {
+            Ok(learnt) => {
+                context.status.recovered("query");
+                let learnt: Vec<_> =
+                    learnt.into_iter().filter(|receipt| receipt.status != ReceiptStatus::Underway).collect();
+                if !learnt.is_empty() {
+                    retrying(&context.status, "receipts", || receipts.append(learnt.clone())).await;
+                }
+            }
+            Err(cause) => {
+                context.status.trouble("query", &cause);
+                return;
+            }
+        }
+    }
+}
+
+/// Ends what nobody will ever hear of.
+async fn give_up(context: &LaneContext, page: &[LedgerEntry], now: Timestamp) {
+    let too_old = now.minus(RECEIPT_PATIENCE);
+    let over: Vec<LedgerEntry> = page
+        .iter()
+        .filter(|entry| entry.time < too_old)
+        .map(|entry| entry.followed_by(Event::Failed, now).because("no_receipt"))
+        .collect();
+    if !over.is_empty() {
+        super::sending::append(context, &over).await;
+    }
+}

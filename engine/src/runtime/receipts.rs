@@ -1,0 +1,192 @@
+//! Settles receipts: reads the receipt log in order, writes what it proves to the ledger, charges.
+//!
+//! Receipts may come in any order, repeated, late, and before the submit's own answer; the totals are the same (B3). Only
+//! proof of delivery overturns *failed* or *expired*; nothing overturns *delivered* (N1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::status::Status;
+use super::{PORT_RETRY, charging, retrying};
+use crate::ledger::{Event, LedgerEntry};
+use crate::ports::clock::Clock;
+use crate::ports::ledger::Ledger;
+use crate::ports::receipts::{LoggedReceipt, Receipt, ReceiptLog, ReceiptStatus};
+use crate::term::Term;
+
+/// Receipts read and settled together.
+const BATCH_MAX: usize = 256;
+/// Receipts settled at once.
+const CONCURRENCY_MAX: usize = 16;
+/// How often parked receipts are tried again, in real time.
+const PARKED_EVERY: Duration = Duration::from_secs(5);
+/// How long a receipt that matches nothing is kept, by the wall clock.
+const PARKED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// What the settling of receipts needs.
+pub(crate) struct ReceiptContext {
+    pub(crate) term: Arc<Term>,
+    pub(crate) receipts: Arc<dyn ReceiptLog>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) status: Arc<Status>,
+}
+
+/// What became of a receipt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Settlement {
+    /// Written, or known before.
+    Settled,
+    /// Its notice or its gateway's id is not known (yet).
+    Unmatched,
+    /// Its gateway's id contradicts what the gateway told us: not believed.
+    Mismatched,
+}
+
+/// Settles receipts until `stop`.
+pub(crate) async fn run(context: ReceiptContext, stop: CancellationToken) {
+    let mut done = retrying(&context.status, "receipts", || context.receipts.committed()).await;
+    let mut parked = tokio::time::interval(PARKED_EVERY);
+    parked.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = parked.tick() => retry_parked(&context).await,
+            read = context.receipts.read(done, BATCH_MAX) => match read {
+                Ok(receipts) => {
+                    context.status.recovered("receipts");
+                    done = settle_all(&context, receipts, done).await;
+                }
+                Err(cause) => {
+                    context.status.trouble("receipts", &cause);
+                    tokio::time::sleep(PORT_RETRY).await;
+                }
+            },
+        }
+    }
+}
+
+async fn settle_all(context: &ReceiptContext, receipts: Vec<LoggedReceipt>, done: u64) -> u64 {
+    let last = receipts.last().map_or(done, |logged| logged.sequence);
+    let settlements: Vec<(Receipt, Settlement)> = futures::stream::iter(receipts)
+        .map(|logged| async {
+            let settlement = settle(context, &logged.receipt).await;
+            (logged.receipt, settlement)
+        })
+        .buffered(CONCURRENCY_MAX)
+        .collect()
+        .await;
+    let unmatched: Vec<Receipt> = settlements
+        .into_iter()
+        .filter(|(_, settlement)| *settlement == Settlement::Unmatched)
+        .map(|(receipt, _)| receipt)
+        .collect();
+    if !unmatched.is_empty() {
+        retrying(&context.status, "receipts", || context.receipts.park(unmatched.clone())).await;
+    }
+    retrying(&context.status, "receipts", || context.receipts.commit(last)).await;
+    last
+}
+
+/// Tries what is parked again; forgets what is settled, contradicted or too old.
+async fn retry_parked(context: &ReceiptContext) {
+    let parked = retrying(&context.status, "receipts", || context.receipts.parked(BATCH_MAX)).await;
+    let too_old = context.clock.now().minus(PARKED_FOR);
+    let mut over = Vec::new();
+    for logged in parked {
+        let settlement = settle(context, &logged.receipt).await;
+        if settlement != Settlement::Unmatched {
+            over.push(logged.sequence);
+        } else if logged.receipt.arrived < too_old {
+            metrics::counter!("gatebell_receipts_given_up_total").increment(1);
+            tracing::warn!(notice = %logged.receipt.notice, "a receipt matched no notice for a day");
+            over.push(logged.sequence);
+        }
+    }
+    if !over.is_empty() {
+        retrying(&context.status, "receipts", || context.receipts.unpark(over.clone())).await;
+    }
+}
+
+async fn settle(context: &ReceiptContext, receipt: &Receipt) -> Settlement {
+    let entries =
+        retrying(&context.status, "ledger", || context.ledger.entries_of(receipt.position, receipt.notice))
+            .await;
+    let settlement = match standing(&entries, receipt) {
+        Standing::Unknown => Settlement::Unmatched,
+        Standing::Contradicted => Settlement::Mismatched,
+        Standing::Matches(claimed) => {
+            write(context, receipt, claimed, &entries).await;
+            Settlement::Settled
+        }
+    };
+    let status = match (settlement, &receipt.status) {
+        (Settlement::Unmatched, _) => "unmatched",
+        (Settlement::Mismatched, _) => "mismatched",
+        (Settlement::Settled, ReceiptStatus::Delivered) => "delivered",
+        (Settlement::Settled, ReceiptStatus::Failed { .. }) => "failed",
+        (Settlement::Settled, ReceiptStatus::Underway) => "underway",
+    };
+    metrics::counter!("gatebell_receipts_total", "lane" => receipt.lane.to_string(), "status" => status)
+        .increment(1);
+    settlement
+}
+
+/// How a receipt stands to what the ledger has of its notice.
+enum Standing<'a> {
+    Unknown,
+    Contradicted,
+    Matches(&'a LedgerEntry),
+}
+
+/// A receipt is believed when its gateway's id is one that the gateway gave us for this notice, or when some attempt has
+/// no id yet (its answer is under way, or was lost) so that the id may be that attempt's.
+fn standing<'a>(entries: &'a [LedgerEntry], receipt: &Receipt) -> Standing<'a> {
+    let of_lane = |entry: &&LedgerEntry| entry.gateway.as_ref() == Some(&receipt.lane);
+    let has_id = |entry: &&LedgerEntry| entry.gateway_id.as_ref() == Some(&receipt.gateway_id);
+    if let Some(submitted) = entries.iter().filter(of_lane).find(has_id) {
+        return Standing::Matches(submitted);
+    }
+    let mut claims = entries.iter().filter(of_lane).filter(|entry| entry.event == Event::Claimed).peekable();
+    if claims.peek().is_none() {
+        return Standing::Unknown;
+    }
+    let unanswered = claims.find(|claim| {
+        !entries.iter().any(|entry| entry.attempt == claim.attempt && entry.event == Event::Submitted)
+    });
+    unanswered.map_or(Standing::Contradicted, Standing::Matches)
+}
+
+async fn write(
+    context: &ReceiptContext,
+    receipt: &Receipt,
+    of_attempt: &LedgerEntry,
+    entries: &[LedgerEntry],
+) {
+    let now = context.clock.now();
+    let delivered = entries.iter().find(|entry| entry.event == Event::Delivered);
+    let entry = match &receipt.status {
+        ReceiptStatus::Underway => return,
+        ReceiptStatus::Failed { .. } if entries.iter().any(|entry| entry.event.is_end()) => return,
+        ReceiptStatus::Failed { reason } => {
+            of_attempt.followed_by(Event::Failed, now).known_as(&receipt.gateway_id).because(reason)
+        }
+        // Already written: what may be missing after a crash is the charge.
+        ReceiptStatus::Delivered => match delivered {
+            Some(known) => known.clone(),
+            None => of_attempt.followed_by(Event::Delivered, now).known_as(&receipt.gateway_id),
+        },
+    };
+    if delivered.is_none() {
+        retrying(&context.status, "ledger", || context.ledger.append(vec![entry.clone()])).await;
+        context.status.count_entries(std::slice::from_ref(&entry));
+    }
+    let charged = entries.iter().any(|entry| matches!(entry.event, Event::Charged | Event::Adjusted));
+    if !charged {
+        charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, &entry).await;
+    }
+}

@@ -1,0 +1,307 @@
+//! The single steps of sending one notice, each against a port: claim, message, submit, record.
+//!
+//! Order is everything here: the claim (and with it the reference) is durable before the request leaves, and an answer is
+//! durable before the notice counts as settled. A step that a crash interrupts leaves something that its successor can
+//! read: no claim (nothing was sent), a claim without outcome (*in doubt*), or an outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use futures::future::join_all;
+
+use super::lanes::Pending;
+use super::status::{LaneStatus, Status};
+use super::vitals::Vitals;
+use super::{charging, retrying};
+use crate::index::{Recipient, RegistryIndex};
+use crate::invariants::Invariant;
+use crate::lane::attempt::{NextStep, Standing, after_answer};
+use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry, OwnerToken};
+use crate::notice::Channel;
+use crate::ports::channel::{ChannelConnector, Message, SubmitOutcome};
+use crate::ports::clock::Clock;
+use crate::ports::ledger::{ClaimVerdict, Ledger};
+use crate::template::{Templates, Told};
+use crate::term::Term;
+
+/// What a lane's steps need.
+pub(crate) struct LaneContext {
+    pub(crate) connector: Arc<dyn ChannelConnector>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) index: Arc<RegistryIndex>,
+    pub(crate) term: Arc<Term>,
+    pub(crate) templates: Arc<Templates>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) owner: OwnerToken,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) lane_status: Arc<LaneStatus>,
+}
+
+/// What came of an attempt to claim.
+#[derive(Debug)]
+pub(crate) enum ClaimStep {
+    /// The claim is ours: send.
+    Ready,
+    /// Another notice has it.
+    SentElsewhere,
+    /// This notice was submitted or ended by somebody before.
+    AlreadySettled,
+    /// Its former owner's request may still be on the wire.
+    WaitFor(Duration),
+    /// Nothing is known.
+    LedgerFailed,
+    /// No longer our concern.
+    Dropped,
+}
+
+/// Compare-and-set rounds before a contested claim is left for later.
+const CLAIM_ROUNDS_MAX: usize = 4;
+
+/// Claims an SMS notice, or finds out who did.
+pub(crate) async fn claim(context: Arc<LaneContext>, mut item: Pending) -> (Pending, ClaimStep) {
+    let step = match item.claim {
+        // Still ours from the try before.
+        Some(_) if item.in_doubt => recheck_doubt(&context, &item).await,
+        Some(_) => ClaimStep::Ready,
+        None => claim_anew(&context, &mut item).await,
+    };
+    (item, step)
+}
+
+/// Whether a receipt has ended the doubt meanwhile.
+async fn recheck_doubt(context: &LaneContext, item: &Pending) -> ClaimStep {
+    match context.ledger.entries_of(item.notice.position, item.notice.id).await {
+        Ok(entries) if entries.iter().any(|entry| entry.event.settles()) => ClaimStep::AlreadySettled,
+        Ok(_) => ClaimStep::Ready,
+        Err(cause) => {
+            context.status.trouble("ledger", &cause);
+            ClaimStep::LedgerFailed
+        }
+    }
+}
+
+async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
+    for _ in 0..CLAIM_ROUNDS_MAX {
+        let wanted = wanted_claim(context, item);
+        let entry = LedgerEntry::of(&item.notice, Event::Claimed, wanted.claimed_at)
+            .through(&wanted.lane, wanted.attempt);
+        let held = match context.ledger.claim(item.expected.clone(), wanted.clone(), entry.clone()).await {
+            Ok(ClaimVerdict::Won) => {
+                context.status.recovered("ledger");
+                context.status.count_entries(std::slice::from_ref(&entry));
+                item.claim = Some(wanted);
+                return if item.in_doubt { recheck_doubt(context, item).await } else { ClaimStep::Ready };
+            }
+            Ok(ClaimVerdict::Held(held)) => held,
+            Err(cause) => {
+                context.status.trouble("ledger", &cause);
+                return ClaimStep::LedgerFailed;
+            }
+        };
+        if held.notice != item.notice.id {
+            return ClaimStep::SentElsewhere;
+        }
+        match held.state {
+            ClaimState::Ended => return ClaimStep::AlreadySettled,
+            ClaimState::Submitted { ref gateway_id } => {
+                repair_submitted(context, item, &held, gateway_id).await;
+                return ClaimStep::AlreadySettled;
+            }
+            ClaimState::Refused => {
+                item.attempt = held.attempt + 1;
+                item.in_doubt = false;
+            }
+            ClaimState::Open => {
+                let answer_due = held
+                    .claimed_at
+                    .plus(context.connector.profile().submit_timeout.mul_f64(context.clock.speed()));
+                let wait = context.clock.real_time_until(answer_due);
+                if held.owner != context.owner && !wait.is_zero() {
+                    return ClaimStep::WaitFor(wait);
+                }
+                item.attempt = held.attempt;
+                item.in_doubt = true;
+            }
+        }
+        item.expected = Some(held.stamp());
+    }
+    ClaimStep::WaitFor(Duration::from_secs(1))
+}
+
+fn wanted_claim(context: &LaneContext, item: &Pending) -> Claim {
+    Claim {
+        key: ClaimKey::of(&context.term.name, &item.notice),
+        notice: item.notice.id,
+        position: item.notice.position,
+        owner: context.owner,
+        attempt: item.attempt,
+        lane: context.connector.profile().name.clone(),
+        claimed_at: context.clock.now(),
+        deadline: item.notice.deadline,
+        state: ClaimState::Open,
+    }
+}
+
+/// The claim says submitted, so the ledger must too: on a store without transactions across rows a crash can fall between
+/// the two.
+async fn repair_submitted(context: &LaneContext, item: &Pending, held: &Claim, gateway_id: &str) {
+    let event = if context.connector.profile().gives_receipts { Event::Submitted } else { Event::Accepted };
+    let entry = LedgerEntry::of(&item.notice, event, context.clock.now())
+        .through(&held.lane, held.attempt)
+        .known_as(gateway_id);
+    append(context, std::slice::from_ref(&entry)).await;
+    charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, &entry).await;
+}
+
+/// Gives back a claim whose reference was certainly not used. Best effort: otherwise its successor finds it in doubt.
+pub(crate) async fn release(context: &LaneContext, item: &Pending) {
+    let Some(claim) = &item.claim else { return };
+    let refused = Claim { state: ClaimState::Refused, ..claim.clone() };
+    if let Err(cause) = context.ledger.advance(claim.stamp(), refused, Vec::new()).await {
+        tracing::warn!(%cause, "a claim that was not used stays in doubt");
+    }
+}
+
+/// The message for `item`, in the words of its reader.
+pub(crate) fn message(context: &LaneContext, item: &Pending, recipient: Recipient) -> Message {
+    let notice = &item.notice;
+    let text = context.templates.text(
+        notice.channel,
+        notice.kind,
+        recipient.language,
+        Told { pupil_name: &recipient.pupil_name, place: &recipient.place_name, at: notice.at },
+        &context.term,
+    );
+    Message {
+        notice: notice.id,
+        position: notice.position,
+        reference: ClientReference::new(notice.id, item.attempt),
+        address: recipient.address,
+        text,
+        language: recipient.language,
+        kind: notice.kind,
+        pupil: notice.pupil.clone(),
+        guardian: notice.guardian.clone(),
+        at: notice.at,
+        valid_for: context.clock.real_time_until(notice.deadline),
+    }
+}
+
+/// One message's way back from the gateway.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) item: Pending,
+    pub(crate) step: NextStep,
+    /// Whether the step is durable already (SMS); free channels are recorded in batches.
+    pub(crate) ledger_has_it: bool,
+}
+
+/// Hands a batch to the gateway and records what it said. The answer of an SMS is durable when this returns.
+pub(crate) async fn submit(
+    context: Arc<LaneContext>,
+    batch: Vec<(Pending, Message)>,
+    down_streak: u32,
+) -> Vec<Answered> {
+    let (items, messages): (Vec<Pending>, Vec<Message>) = batch.into_iter().unzip();
+    for item in &items {
+        Invariant::N4.check(context.clock.now() < item.notice.deadline, item.notice.position);
+    }
+    let started = context.clock.monotonic();
+    let timeout = context.connector.profile().submit_timeout;
+    let outcomes = match tokio::time::timeout(timeout, context.connector.submit(&messages)).await {
+        Ok(outcomes) => outcomes,
+        Err(_) => vec![SubmitOutcome::Unknown { reason: CompactString::const_new("timeout") }; items.len()],
+    };
+    let took = context.clock.monotonic().saturating_sub(started);
+    let lane = context.connector.profile().name.to_string();
+    metrics::histogram!("gatebell_submit_seconds", "lane" => lane.clone()).record(took.as_secs_f64());
+    // A connector that answers for fewer messages than it was given leaves the others in doubt.
+    let missing = SubmitOutcome::Unknown { reason: CompactString::const_new("no_answer") };
+    let outcomes = outcomes.into_iter().chain(std::iter::repeat(missing));
+    let recorded = items.into_iter().zip(outcomes).map(|(item, outcome)| {
+        metrics::counter!("gatebell_submits_total", "lane" => lane.clone(), "outcome" => outcome_label(&outcome))
+            .increment(1);
+        let standing =
+            Standing { attempt: item.attempt, tries: item.tries, in_doubt: item.in_doubt, down_streak };
+        let step = after_answer(outcome, standing);
+        record(&context, item, step)
+    });
+    join_all(recorded).await
+}
+
+fn outcome_label(outcome: &SubmitOutcome) -> &'static str {
+    match outcome {
+        SubmitOutcome::Accepted { duplicate: false, .. } => "accepted",
+        SubmitOutcome::Accepted { duplicate: true, .. } => "recognised",
+        SubmitOutcome::Throttled { .. } => "throttled",
+        SubmitOutcome::RetryLater { .. } => "retry_later",
+        SubmitOutcome::Refused { .. } => "refused",
+        SubmitOutcome::GatewayDown { .. } => "gateway_down",
+        SubmitOutcome::NotSent { .. } => "not_sent",
+        SubmitOutcome::Unknown { .. } => "unknown",
+    }
+}
+
+/// Makes an SMS's answer durable: its claim moves on, and its entry is written with it.
+async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Answered {
+    let Some(claim) = item.claim.clone() else {
+        return Answered { item, step, ledger_has_it: false };
+    };
+    let entry =
+        |event| LedgerEntry::of(&item.notice, event, context.clock.now()).through(&claim.lane, claim.attempt);
+    let (state, entry) = match &step {
+        NextStep::Submitted { gateway_id } => {
+            let receipts = context.connector.profile().gives_receipts;
+            let event = if receipts { Event::Submitted } else { Event::Accepted };
+            (
+                ClaimState::Submitted { gateway_id: gateway_id.clone() },
+                Some(entry(event).known_as(gateway_id)),
+            )
+        }
+        NextStep::Fail { reason } => (ClaimState::Ended, Some(entry(Event::Failed).because(reason))),
+        NextStep::RetryAnew { .. } => (ClaimState::Refused, None),
+        NextStep::RetrySame { .. } | NextStep::InDoubt { .. } => {
+            return Answered { item, step, ledger_has_it: true };
+        }
+    };
+    let moved = Claim { state, ..claim.clone() };
+    advance(context, &claim, &moved, entry.as_ref()).await;
+    if let Some(entry) = &entry {
+        charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, entry).await;
+    }
+    item.claim = Some(moved);
+    Answered { item, step, ledger_has_it: true }
+}
+
+/// Ends a notice that has a claim: nothing more is sent under it.
+pub(crate) async fn end_claim(context: Arc<LaneContext>, item: Pending, entry: LedgerEntry) -> Pending {
+    if let Some(claim) = &item.claim {
+        let ended = Claim { state: ClaimState::Ended, ..claim.clone() };
+        advance(&context, claim, &ended, Some(&entry)).await;
+    }
+    item
+}
+
+/// Moves a claim on, trying again until the store has it: an answer that is known must not be forgotten. Losing the
+/// compare-and-set is no error: a successor took the claim over, and the entry was written all the same.
+async fn advance(context: &LaneContext, claim: &Claim, moved: &Claim, entry: Option<&LedgerEntry>) {
+    let entries: Vec<LedgerEntry> = entry.into_iter().cloned().collect();
+    let _verdict = retrying(&context.status, "ledger", || {
+        context.ledger.advance(claim.stamp(), moved.clone(), entries.clone())
+    })
+    .await;
+    context.status.count_entries(&entries);
+}
+
+/// Appends entries, trying again until the store has them.
+pub(crate) async fn append(context: &LaneContext, entries: &[LedgerEntry]) {
+    retrying(&context.status, "ledger", || context.ledger.append(entries.to_vec())).await;
+    context.status.count_entries(entries);
+}
+
+/// Whether `channel` needs a claim before the wire: only SMS costs money and must not be doubled.
+pub(crate) const fn needs_claim(channel: Channel) -> bool {
+    matches!(channel, Channel::Sms)
+}

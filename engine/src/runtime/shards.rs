@@ -1,0 +1,348 @@
+//! Drives the shards: reads the tap log, gives each owned partition to a task of its own, commits what is settled.
+//!
+//! The one task that owns the log never waits for a shard, a lane or the ledger's queue: a shard that is full has its
+//! partition paused, and the others go on. A partition's task decides batches and hands notices to the lanes; it waits
+//! where a lane is full, and with it only its own partition.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::lanes::{LaneIntakes, Pending};
+use super::recovery::{self, Recovered};
+use super::status::Status;
+use super::tenure::Tenure;
+use super::vitals::Vitals;
+use super::{EngineError, PORT_RETRY, retrying};
+use crate::ids::LogPosition;
+use crate::index::RegistryIndex;
+use crate::invariants::Invariant;
+use crate::ports::clock::Clock;
+use crate::ports::ledger::Ledger;
+use crate::ports::tap_log::{TapLog, TapLogEvent, TapRecord};
+use crate::shard::{Decisions, Shard};
+use crate::tap::Outcome;
+use crate::term::Term;
+
+/// Batches that wait for one shard; then its partition pauses.
+const SHARD_QUEUE_BATCHES: usize = 4;
+/// How often what is settled is committed, in real time.
+const COMMIT_EVERY: Duration = Duration::from_millis(250);
+/// How often a shard whose registry is behind looks again, in real time.
+const REGISTRY_CHECK: Duration = Duration::from_millis(20);
+/// How long a revoked partition's requests may take to land before it is handed over.
+const REVOKE_DRAIN: Duration = Duration::from_secs(1);
+
+/// What a shard's task needs.
+pub(crate) struct ShardContext {
+    pub(crate) term: Arc<Term>,
+    pub(crate) index: Arc<RegistryIndex>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) lanes: LaneIntakes,
+    /// A shard has taken a batch: there is room again.
+    pub(crate) room: Notify,
+}
+
+/// One owned partition, as the log's task sees it.
+struct OwnedPartition {
+    tenure: Arc<Tenure>,
+    batches: mpsc::Sender<Vec<TapRecord>>,
+    /// Batches handed out before the pause took effect.
+    stash: VecDeque<Vec<TapRecord>>,
+    committed: Option<u64>,
+    end: u64,
+}
+
+/// The task that owns the log. See the module.
+pub(crate) struct Dispatcher {
+    log: Box<dyn TapLog>,
+    context: Arc<ShardContext>,
+    partitions: BTreeMap<u32, OwnedPartition>,
+    tasks: JoinSet<()>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(log: Box<dyn TapLog>, context: Arc<ShardContext>) -> Self {
+        Self { log, context, partitions: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Reads until `stop`. Shards stop with it; what they decided stays with the lanes.
+    pub(crate) async fn run(&mut self, stop: &CancellationToken) -> Result<(), EngineError> {
+        let mut commits = tokio::time::interval(COMMIT_EVERY);
+        commits.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    ended.map_err(|cause| EngineError::TaskFailed { task: "shard", cause: cause.to_string() })?;
+                }
+                _ = commits.tick() => self.commit_settled().await,
+                () = self.context.room.notified() => self.unstash(),
+                event = self.log.next() => match event {
+                    Ok(event) => {
+                        self.context.status.recovered("tap log");
+                        self.handle(event, stop).await?;
+                    }
+                    Err(cause) => {
+                        self.context.status.trouble("tap log", &cause);
+                        tokio::time::sleep(PORT_RETRY).await;
+                    }
+                },
+            }
+        }
+        for owned in self.partitions.values_mut() {
+            owned.stash.clear();
+        }
+        Ok(())
+    }
+
+    /// Ends the shards after [`run`](Self::run) has ended: each finishes the batch it is at.
+    pub(crate) async fn stop_shards(&mut self) -> Result<(), EngineError> {
+        for owned in self.partitions.values_mut() {
+            let (closed, _) = mpsc::channel(1);
+            owned.batches = closed;
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.map_err(|cause| EngineError::TaskFailed { task: "shard", cause: cause.to_string() })?;
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, event: TapLogEvent, stop: &CancellationToken) -> Result<(), EngineError> {
+        match event {
+            TapLogEvent::Confirmed => self.context.vitals.assignment_confirmed(),
+            TapLogEvent::Assigned { partition, committed } => {
+                self.take_over(partition, committed, stop).await;
+            }
+            TapLogEvent::Batch { partition, records, end } => self.hand_on(partition, records, end),
+            TapLogEvent::Revoked { partition } => self.give_up(partition).await,
+            TapLogEvent::Lost { partition } => {
+                if let Some(owned) = self.partitions.remove(&partition) {
+                    owned.tenure.end();
+                    self.context.status.forget_partition(partition);
+                    tracing::warn!(partition, "lost the partition to another owner");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a tenure: where to read from, what the ledger already has, a task.
+    async fn take_over(&mut self, partition: u32, committed: Option<u64>, stop: &CancellationToken) {
+        let recovered = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            recovered = recovery::recover(&mut *self.log, &self.context, partition, committed) => recovered,
+        };
+        self.context.vitals.assignment_confirmed();
+        let tenure = Arc::new(Tenure::beginning_at(partition, recovered.live_from));
+        let (batches, inbox) = mpsc::channel(SHARD_QUEUE_BATCHES);
+        let shard = Shard::new(
+            self.log.name(),
+            partition,
+            Arc::clone(&self.context.term),
+            Arc::clone(&self.context.index),
+        );
+        let task = ShardTask {
+            context: Arc::clone(&self.context),
+            tenure: Arc::clone(&tenure),
+            shard,
+            recovered,
+            stop: stop.clone(),
+        };
+        self.tasks.spawn(task.run(inbox));
+        let owned = OwnedPartition { tenure, batches, stash: VecDeque::new(), committed, end: 0 };
+        self.partitions.insert(partition, owned);
+        tracing::info!(partition, ?committed, "took the partition over");
+    }
+
+    fn hand_on(&mut self, partition: u32, records: Vec<TapRecord>, end: u64) {
+        let Some(owned) = self.partitions.get_mut(&partition) else {
+            // A batch read before the partition went away; its next owner reads it again.
+            return;
+        };
+        owned.end = end;
+        if !owned.stash.is_empty() {
+            owned.stash.push_back(records);
+            return;
+        }
+        if let Err(mpsc::error::TrySendError::Full(records)) = owned.batches.try_send(records) {
+            owned.stash.push_back(records);
+            self.log.pause(partition);
+        }
+    }
+
+    /// Hands on what waited for room, and goes on with partitions that have none left waiting.
+    fn unstash(&mut self) {
+        for (partition, owned) in &mut self.partitions {
+            if owned.stash.is_empty() {
+                continue;
+            }
+            while let Some(records) = owned.stash.pop_front() {
+                if let Err(mpsc::error::TrySendError::Full(records)) = owned.batches.try_send(records) {
+                    owned.stash.push_front(records);
+                    break;
+                }
+            }
+            if owned.stash.is_empty() {
+                self.log.resume(*partition);
+            }
+        }
+    }
+
+    async fn give_up(&mut self, partition: u32) {
+        let Some(owned) = self.partitions.remove(&partition) else { return };
+        owned.tenure.end();
+        if tokio::time::timeout(REVOKE_DRAIN, owned.tenure.drained()).await.is_err() {
+            tracing::warn!(partition, "requests were still on the wire when the partition was handed over");
+        }
+        self.context.status.forget_partition(partition);
+        let settled = owned.tenure.settled_prefix();
+        if owned.committed != Some(settled)
+            && let Err(cause) = self.log.commit(partition, settled).await
+        {
+            tracing::warn!(partition, %cause, "the last commit failed; the next owner reads a little more");
+        }
+        tracing::info!(partition, settled, "handed the partition over");
+    }
+
+    /// Commits the settled prefix of each partition; a commit that fails is made again with the next.
+    pub(crate) async fn commit_settled(&mut self) {
+        for (partition, owned) in &mut self.partitions {
+            self.context.status.set_lag(*partition, owned.end.saturating_sub(owned.tenure.next_undecided()));
+            let settled = owned.tenure.settled_prefix();
+            if owned.committed == Some(settled) || (owned.committed.is_none() && settled == 0) {
+                continue;
+            }
+            match self.log.commit(*partition, settled).await {
+                Ok(()) => {
+                    owned.committed = Some(settled);
+                    self.context.status.recovered("commit");
+                }
+                Err(cause) => self.context.status.trouble("commit", &cause),
+            }
+        }
+    }
+}
+
+/// Decides one partition's records, in order.
+struct ShardTask {
+    context: Arc<ShardContext>,
+    tenure: Arc<Tenure>,
+    shard: Shard,
+    recovered: Recovered,
+    stop: CancellationToken,
+}
+
+impl ShardTask {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Vec<TapRecord>>) {
+        let mut decisions = Decisions::default();
+        while let Some(records) = inbox.recv().await {
+            self.context.room.notify_one();
+            if self.tenure.has_ended() || self.stop.is_cancelled() {
+                return;
+            }
+            if self.registry_covers(&records).await.is_err() {
+                return;
+            }
+            let live = records.partition_point(|record| record.offset < self.recovered.live_from);
+            let (folded, decided) = records.split_at(live);
+            decisions.clear();
+            self.shard.decide(folded, &mut decisions);
+            if decided.is_empty() {
+                continue;
+            }
+            decisions.clear();
+            self.shard.decide(decided, &mut decisions);
+            let pending = self.account_for(decided, &decisions);
+            if self.send(pending).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the index has every change that counts for `records`. `Err` when the engine stops meanwhile.
+    async fn registry_covers(&self, records: &[TapRecord]) -> Result<(), ()> {
+        let Some(last_received) = records.iter().map(|record| record.received).max() else { return Ok(()) };
+        while !self.context.vitals.registry_covers(last_received) {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(()),
+                () = tokio::time::sleep(REGISTRY_CHECK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts outcomes, opens the notices in the tenure, and returns what goes to the lanes.
+    fn account_for(&mut self, records: &[TapRecord], decisions: &Decisions) -> Vec<Pending> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
+        let partition = self.tenure.partition();
+        Invariant::T1
+            .check(decisions.taps.len() == records.len(), LogPosition { partition, offset: first.offset });
+        let mut counts = [0u64; Outcome::ALL.len()];
+        let mut pending = Vec::with_capacity(decisions.notices.len());
+        let mut unsettled: Vec<(u64, u32)> = Vec::new();
+        let read_at = self.context.clock.monotonic();
+        for decision in &decisions.taps {
+            counts[outcome_place(decision.outcome)] += 1;
+            let mut open = 0;
+            for routed in decisions.notices_of(decision) {
+                let notice = self.shard.notice(decision, routed);
+                if self.recovered.settled.remove(&notice.id) {
+                    continue;
+                }
+                open += 1;
+                pending.push(Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at));
+            }
+            unsettled.push((decision.offset, open));
+        }
+        self.tenure.decided(last.offset + 1, unsettled);
+        self.context.status.count_taps(&counts);
+        pending
+    }
+
+    /// Hands notices to their lanes, waiting where one is full. `Err` when the tenure ends or the engine stops meanwhile:
+    /// what is left is read again.
+    async fn send(&self, pending: Vec<Pending>) -> Result<(), ()> {
+        for item in pending {
+            let intake = self.context.lanes.of(item.notice.channel);
+            match intake.try_send(item) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(item)) => {
+                    tokio::select! {
+                        biased;
+                        () = self.stop.cancelled() => return Err(()),
+                        sent = intake.send(item) => sent.map_err(|_| ())?,
+                    }
+                    if self.tenure.has_ended() {
+                        return Err(());
+                    }
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn outcome_place(outcome: Outcome) -> usize {
+    Outcome::ALL.iter().position(|known| *known == outcome).expect("ALL names every outcome")
+}
+
+/// Ids of notices that the ledger already has as settled.
+pub(crate) type SettledNotices = HashSet<crate::ids::NoticeId>;
+
+/// Reads what a port has, trying again until it answers.
+pub(crate) async fn settled_from(context: &ShardContext, partition: u32, offset: u64) -> SettledNotices {
+    let entries = retrying(&context.status, "ledger", || context.ledger.load_from(partition, offset)).await;
+    entries.into_iter().filter(|entry| entry.event.settles()).map(|entry| entry.notice).collect()
+}

@@ -1,0 +1,367 @@
+//! What the engine says of itself: readiness, counts, latencies.
+//!
+//! Written by the tasks of the runtime, read by `/readyz`, the metrics endpoint and the demo. Nothing here decides
+//! anything.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::vitals::Vitals;
+use crate::ids::LaneName;
+use crate::ledger::{Event, LedgerEntry};
+use crate::notice::Channel;
+use crate::tap::Outcome;
+
+/// Something that keeps the engine from doing all of its work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotReady {
+    /// What is missing: a fixed word.
+    pub what: &'static str,
+    /// Why, for operators; no personal data.
+    pub why: String,
+}
+
+/// What a lane is doing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum LaneState {
+    /// Sends as work and limits allow.
+    #[default]
+    Sending,
+    /// Waits: the gateway said it was too fast.
+    Throttled,
+    /// Waits: the gateway takes nothing or cannot be reached.
+    Down {
+        /// The gateway's code or a fixed word.
+        reason: String,
+    },
+    /// Waits: the registry feed or the assignment is not confirmed.
+    Holding,
+}
+
+impl LaneState {
+    /// The word used as a label.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Throttled => "throttled",
+            Self::Down { .. } => "down",
+            Self::Holding => "holding",
+        }
+    }
+
+    const NAMES: [&'static str; 4] = ["sending", "throttled", "down", "holding"];
+}
+
+/// One lane's figures.
+#[derive(Debug)]
+pub(crate) struct LaneStatus {
+    pub(crate) name: LaneName,
+    pub(crate) channel: Channel,
+    queued: AtomicUsize,
+    in_flight: AtomicUsize,
+    permits: AtomicU64,
+    state: Mutex<LaneState>,
+    queued_gauge: metrics::Gauge,
+    in_flight_gauge: metrics::Gauge,
+    permits_counter: metrics::Counter,
+}
+
+impl LaneStatus {
+    fn new(name: LaneName, channel: Channel) -> Self {
+        let lane = name.to_string();
+        let status = Self {
+            queued: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            permits: AtomicU64::new(0),
+            state: Mutex::new(LaneState::Sending),
+            queued_gauge: metrics::gauge!("gatebell_lane_queue_depth", "lane" => lane.clone()),
+            in_flight_gauge: metrics::gauge!("gatebell_lane_in_flight", "lane" => lane.clone()),
+            permits_counter: metrics::counter!("gatebell_lane_permits_total", "lane" => lane),
+            name,
+            channel,
+        };
+        status.show(&LaneState::Sending);
+        status
+    }
+
+    /// Notices waiting, and messages on the wire.
+    pub(crate) fn set_depth(&self, queued: usize, in_flight: usize) {
+        self.queued.store(queued, Ordering::Relaxed);
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        self.queued_gauge.set(as_gauge(queued));
+        self.in_flight_gauge.set(as_gauge(in_flight));
+    }
+
+    /// Permits taken from the limiter: what the gateway was sent.
+    pub(crate) fn permits_taken(&self, permits: usize) {
+        let permits = u64::try_from(permits).unwrap_or(u64::MAX);
+        self.permits.fetch_add(permits, Ordering::Relaxed);
+        self.permits_counter.increment(permits);
+    }
+
+    /// Sets the state; says so in the log when it changed.
+    pub(crate) fn set_state(&self, state: LaneState) {
+        let mut current = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == state {
+            return;
+        }
+        match &state {
+            LaneState::Down { reason } => {
+                tracing::error!(lane = %self.name, reason, "the gateway takes nothing; the lane waits and tries again");
+            }
+            LaneState::Holding => {
+                tracing::warn!(lane = %self.name, "the lane holds until its process is confirmed");
+            }
+            LaneState::Throttled => {
+                tracing::info!(lane = %self.name, "the gateway says that the lane is too fast");
+            }
+            LaneState::Sending => tracing::info!(lane = %self.name, "the lane sends"),
+        }
+        self.show(&state);
+        *current = state;
+    }
+
+    fn show(&self, state: &LaneState) {
+        for name in LaneState::NAMES {
+            metrics::gauge!("gatebell_lane_state", "lane" => self.name.to_string(), "state" => name)
+                .set(f64::from(u8::from(name == state.name())));
+        }
+    }
+}
+
+// A gauge is a float; depths are far below where that loses a unit.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn as_gauge(number: usize) -> f64 {
+    number as f64
+}
+
+/// A lane's figures at one moment.
+#[derive(Clone, Debug)]
+pub struct LaneSnapshot {
+    /// The lane.
+    pub name: LaneName,
+    /// Its channel.
+    pub channel: Channel,
+    /// Notices waiting in memory.
+    pub queued: usize,
+    /// Messages on the wire.
+    pub in_flight: usize,
+    /// Messages that the limiter let through since the start.
+    pub permits: u64,
+    /// What it is doing.
+    pub state: LaneState,
+}
+
+/// The engine's figures at one moment, since its start.
+#[derive(Clone, Debug)]
+pub struct StatusSnapshot {
+    /// Taps by outcome, in the order of [`Outcome::ALL`].
+    pub taps: Vec<(Outcome, u64)>,
+    /// Records read, whatever became of them.
+    pub records: u64,
+    /// Ledger entries by channel and event.
+    pub entries: BTreeMap<(Channel, Event), u64>,
+    /// Lanes.
+    pub lanes: Vec<LaneSnapshot>,
+    /// Records written to the log and not yet decided.
+    pub lag: u64,
+    /// From a tap read from the log to the gateway's answer, in microseconds of real time.
+    pub tap_to_answer_us: BTreeMap<Channel, Histogram<u64>>,
+}
+
+#[derive(Debug)]
+struct TapCounters {
+    counts: [AtomicU64; Outcome::ALL.len()],
+    metrics: Vec<metrics::Counter>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Status {
+    vitals: Arc<Vitals>,
+    live: AtomicBool,
+    stopping: AtomicBool,
+    taps: TapCounters,
+    lanes: Vec<Arc<LaneStatus>>,
+    troubles: Mutex<BTreeMap<&'static str, String>>,
+    lags: Mutex<BTreeMap<u32, u64>>,
+    entries: Mutex<BTreeMap<(Channel, Event), u64>>,
+    latencies: Mutex<BTreeMap<Channel, Histogram<u64>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Status {
+    pub(crate) fn new(vitals: Arc<Vitals>, lanes: impl IntoIterator<Item = (LaneName, Channel)>) -> Self {
+        let counter = |outcome: &Outcome| {
+            let reason = match outcome {
+                Outcome::Rejected(reason) => reason.name(),
+                Outcome::Passage(passage) => passage.name(),
+                _ => "",
+            };
+            metrics::counter!("gatebell_taps_total", "outcome" => outcome.name(), "detail" => reason)
+        };
+        Self {
+            vitals,
+            live: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            taps: TapCounters {
+                counts: std::array::from_fn(|_| AtomicU64::new(0)),
+                metrics: Outcome::ALL.iter().map(counter).collect(),
+            },
+            lanes: lanes
+                .into_iter()
+                .map(|(name, channel)| Arc::new(LaneStatus::new(name, channel)))
+                .collect(),
+            troubles: Mutex::default(),
+            lags: Mutex::default(),
+            entries: Mutex::default(),
+            latencies: Mutex::default(),
+        }
+    }
+
+    /// What is missing; empty when the engine is ready.
+    pub fn not_ready(&self) -> Vec<NotReady> {
+        let mut missing = Vec::new();
+        if !self.live.load(Ordering::SeqCst) {
+            missing.push(NotReady {
+                what: "engine",
+                why: "starting: reading the registry and today's taps".into(),
+            });
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            missing.push(NotReady { what: "engine", why: "stopping".into() });
+        }
+        if self.live.load(Ordering::SeqCst) {
+            if !self.vitals.registry_is_fresh() {
+                missing.push(NotReady {
+                    what: "registry",
+                    why: "the registry feed is not confirmed; lanes hold".into(),
+                });
+            }
+            if !self.vitals.assignment_is_fresh() {
+                missing.push(NotReady {
+                    what: "assignment",
+                    why: "the tap log is not confirmed; lanes hold".into(),
+                });
+            }
+        }
+        for lane in &self.lanes {
+            if let LaneState::Down { reason } = &*locked(&lane.state) {
+                let why = format!("lane {} waits: the gateway takes nothing ({reason})", lane.name);
+                missing.push(NotReady { what: "lane", why });
+            }
+        }
+        missing.extend(locked(&self.troubles).iter().map(|(what, why)| NotReady { what, why: why.clone() }));
+        missing
+    }
+
+    /// The figures now.
+    pub fn snapshot(&self) -> StatusSnapshot {
+        let taps: Vec<(Outcome, u64)> = Outcome::ALL
+            .into_iter()
+            .zip(self.taps.counts.iter().map(|count| count.load(Ordering::Relaxed)))
+            .collect();
+        StatusSnapshot {
+            records: taps.iter().map(|(_, count)| count).sum(),
+            taps,
+            entries: locked(&self.entries).clone(),
+            lanes: self
+                .lanes
+                .iter()
+                .map(|lane| LaneSnapshot {
+                    name: lane.name.clone(),
+                    channel: lane.channel,
+                    queued: lane.queued.load(Ordering::Relaxed),
+                    in_flight: lane.in_flight.load(Ordering::Relaxed),
+                    permits: lane.permits.load(Ordering::Relaxed),
+                    state: locked(&lane.state).clone(),
+                })
+                .collect(),
+            lag: locked(&self.lags).values().sum(),
+            tap_to_answer_us: locked(&self.latencies).clone(),
+        }
+    }
+
+    pub(crate) fn lane(&self, name: &LaneName) -> Option<Arc<LaneStatus>> {
+        self.lanes.iter().find(|lane| lane.name == *name).cloned()
+    }
+
+    pub(crate) fn set_live(&self) {
+        if !self.live.swap(true, Ordering::SeqCst) {
+            tracing::info!("the engine is live");
+        }
+    }
+
+    pub(crate) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Adds one batch's outcomes, counted in the order of [`Outcome::ALL`].
+    pub(crate) fn count_taps(&self, counts: &[u64; Outcome::ALL.len()]) {
+        for ((total, metric), count) in self.taps.counts.iter().zip(&self.taps.metrics).zip(counts) {
+            if *count > 0 {
+                total.fetch_add(*count, Ordering::Relaxed);
+                metric.increment(*count);
+            }
+        }
+    }
+
+    /// Counts entries that are now durable.
+    pub(crate) fn count_entries(&self, entries: &[LedgerEntry]) {
+        let mut totals = locked(&self.entries);
+        for entry in entries {
+            *totals.entry((entry.channel, entry.event)).or_default() += 1;
+            metrics::counter!("gatebell_notices_total", "channel" => entry.channel.name(), "event" => entry.event.name())
+                .increment(1);
+        }
+    }
+
+    /// A tap's way from the log to the gateway's answer took so long.
+    pub(crate) fn answered(&self, channel: Channel, took: Duration) {
+        metrics::histogram!("gatebell_tap_to_answer_seconds", "channel" => channel.name())
+            .record(took.as_secs_f64());
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mut latencies = locked(&self.latencies);
+        let histogram = latencies.entry(channel).or_insert_with(|| {
+            Histogram::new(3).expect("three significant digits are within what the histogram allows")
+        });
+        histogram.saturating_record(micros);
+    }
+
+    /// How far a partition is behind its log.
+    pub(crate) fn set_lag(&self, partition: u32, lag: u64) {
+        metrics::gauge!("gatebell_tap_lag", "partition" => partition.to_string())
+            .set(as_gauge(usize::try_from(lag).unwrap_or(usize::MAX)));
+        locked(&self.lags).insert(partition, lag);
+    }
+
+    /// A partition is no longer ours.
+    pub(crate) fn forget_partition(&self, partition: u32) {
+        locked(&self.lags).remove(&partition);
+    }
+
+    /// Something of `what` does not work; said in the log when it is news.
+    pub(crate) fn trouble(&self, what: &'static str, why: &dyn std::fmt::Display) {
+        let why = why.to_string();
+        metrics::counter!("gatebell_port_errors_total", "port" => what).increment(1);
+        let mut troubles = locked(&self.troubles);
+        if troubles.get(what) != Some(&why) {
+            tracing::error!(what, why, "holding what is there and trying again");
+            troubles.insert(what, why);
+        }
+    }
+
+    /// `what` works again.
+    pub(crate) fn recovered(&self, what: &'static str) {
+        if locked(&self.troubles).remove(what).is_some() {
+            tracing::info!(what, "works again");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A gateway, or a push backend, in memory: throttles, hangs, accepts and times out, answers rubbish, and sends receipts
+//! late, repeated, out of order, or before its own answer.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use compact_str::{CompactString, format_compact};
+
+use super::{FakeReceiptLog, Faults, locked};
+use crate::ledger::LedgerEntry;
+use crate::ports::PortError;
+use crate::ports::channel::{ChannelConnector, LaneProfile, Message, SubmitOutcome};
+use crate::ports::clock::Clock;
+use crate::ports::receipts::{Receipt, ReceiptStatus};
+use crate::time::Timestamp;
+
+/// How often the gateway misbehaves, in thousandths of all messages.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayBehaviour {
+    /// Says that it was too fast.
+    pub throttles: u32,
+    /// Has a passing trouble.
+    pub troubled: u32,
+    /// Will never take the message.
+    pub refuses: u32,
+    /// Takes nothing until somebody mends it (the lane tries again).
+    pub down: u32,
+    /// Takes the message and never answers.
+    pub hangs_after: u32,
+    /// Never answers and took nothing.
+    pub hangs_before: u32,
+    /// Takes the message and answers rubbish.
+    pub babbles: u32,
+    /// The receipt says failed.
+    pub fails: u32,
+    /// The receipt comes twice.
+    pub repeats: u32,
+    /// The receipt never comes by itself; it can be asked for.
+    pub forgets: u32,
+    /// The receipt comes before the submit's answer.
+    pub overtakes: u32,
+    /// Longest way of a receipt.
+    pub receipt_delay_max: Duration,
+}
+
+impl GatewayBehaviour {
+    /// Takes and delivers everything.
+    pub const GOOD: Self = Self {
+        throttles: 0,
+        troubled: 0,
+        refuses: 0,
+        down: 0,
+        hangs_after: 0,
+        hangs_before: 0,
+        babbles: 0,
+        fails: 0,
+        repeats: 0,
+        forgets: 0,
+        overtakes: 0,
+        receipt_delay_max: Duration::from_secs(5),
+    };
+}
+
+/// A message that the gateway took.
+#[derive(Clone, Debug)]
+pub struct SentMessage {
+    /// As it was handed over the first time.
+    pub message: Message,
+    /// The gateway's own id.
+    pub gateway_id: CompactString,
+    /// When it was taken, by the wall clock.
+    pub taken_at: Timestamp,
+    /// What the receipt says or will say.
+    pub fate: ReceiptStatus,
+}
+
+#[derive(Default)]
+struct State {
+    by_reference: BTreeMap<CompactString, usize>,
+    taken: Vec<SentMessage>,
+    /// Every message that reached the gateway, taken or not: monotonic arrival, wall arrival.
+    arrivals: Vec<(Duration, Timestamp, Message)>,
+    due: Vec<(Duration, Receipt)>,
+    most_in_flight: usize,
+}
+
+/// See the module. Clones share what they hold.
+#[derive(Clone)]
+pub struct FakeGateway {
+    profile: LaneProfile,
+    behaviour: GatewayBehaviour,
+    state: Arc<Mutex<State>>,
+    in_flight: Arc<AtomicUsize>,
+    faults: Faults,
+    clock: Arc<dyn Clock>,
+}
+
+/// Counts a request for as long as it is on the wire, also when the process that made it dies.
+struct OnTheWire(Arc<AtomicUsize>);
+
+impl Drop for OnTheWire {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl FakeGateway {
+    /// A gateway of `profile` that draws its behaviour from `faults`.
+    pub fn new(
+        profile: LaneProfile,
+        behaviour: GatewayBehaviour,
+        faults: Faults,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { profile, behaviour, state: Arc::default(), in_flight: Arc::default(), faults, clock }
+    }
+
+    /// The same gateway, seen by a process whose crash is drawn from `faults`.
+    pub fn connect(&self, faults: Faults) -> Self {
+        Self { faults, ..self.clone() }
+    }
+
+    /// Every message it took, in order.
+    pub fn taken(&self) -> Vec<SentMessage> {
+        locked(&self.state).taken.clone()
+    }
+
+    /// Every message that reached it: monotonic arrival, wall arrival, message.
+    pub fn arrivals(&self) -> Vec<(Duration, Timestamp, Message)> {
+        locked(&self.state).arrivals.clone()
+    }
+
+    /// The most requests that were on the wire at once.
+    pub fn most_in_flight(&self) -> usize {
+        locked(&self.state).most_in_flight
+    }
+
+    /// Sends the receipts that are due to `receipts`; says whether any is still to come.
+    pub fn send_due_receipts(&self, receipts: &FakeReceiptLog) -> bool {
+        let now = self.clock.monotonic();
+        let mut state = locked(&self.state);
+        let (due, later): (Vec<_>, Vec<_>) = state.due.drain(..).partition(|(at, _)| *at <= now);
+        state.due = later;
+        let more = !state.due.is_empty();
+        drop(state);
+        for (_, receipt) in due {
+            receipts.arrive(Receipt { arrived: self.clock.now(), ..receipt });
+        }
+        more
+    }
+
+    /// Takes a message, or recognises its reference.
+    fn take(&self, message: &Message) -> SubmitOutcome {
+        let mut state = locked(&self.state);
+        if let Some(place) = state.by_reference.get(message.reference.as_str()) {
+            let gateway_id = state.taken[*place].gateway_id.clone();
+            return SubmitOutcome::Accepted { gateway_id, duplicate: true };
+        }
+        let gateway_id = format_compact!("#{:08}", state.taken.len());
+        let fate = if self.faults.happens(self.behaviour.fails) {
+            ReceiptStatus::Failed { reason: CompactString::const_new("6") }
+        } else {
+            ReceiptStatus::Delivered
+        };
+        let receipt = Receipt {
+            lane: self.profile.name.clone(),
+            notice: message.notice,
+            position: message.position,
+            gateway_id: gateway_id.clone(),
+            status: fate.clone(),
+            arrived: self.clock.now(),
+        };
+        if self.profile.gives_receipts && !self.faults.happens(self.behaviour.forgets) {
+            let longest_ms = u64::try_from(self.behaviour.receipt_delay_max.as_millis()).unwrap_or(u64::MAX);
+            let copies = if self.faults.happens(self.behaviour.repeats) { 2 } else { 1 };
+            for _ in 0..copies {
+                let overtakes = self.faults.happens(self.behaviour.overtakes);
+                let delay_ms = if overtakes { 0 } else { self.faults.draw(0..longest_ms.max(1)) };
+                state.due.push((self.clock.monotonic() + Duration::from_millis(delay_ms), receipt.clone()));
+            }
+        }
+        let place = state.taken.len();
+        state.by_reference.insert(CompactString::new(message.reference.as_str()), place);
+        state.taken.push(SentMessage {
+            message: message.clone(),
+            gateway_id: gateway_id.clone(),
+            taken_at: self.clock.now(),
+            fate,
+        });
+        SubmitOutcome::Accepted { gateway_id, duplicate: false }
+    }
+
+    fn answer(&self, message: &Message) -> SubmitOutcome {
+        let behaviour = &self.behaviour;
+        let code = CompactString::const_new;
+        if self.faults.happens(behaviour.throttles) {
+            return SubmitOutcome::Throttled { retry_after: None };
+        }
+        if self.faults.happens(behaviour.troubled) {
+            return SubmitOutcome::RetryLater { reason: code("a"), retry_after: None };
+        }
+        if self.faults.happens(behaviour.refuses) {
+            return SubmitOutcome::Refused { reason: code("v") };
+        }
+        if self.faults.happens(behaviour.down) {
+            return SubmitOutcome::GatewayDown { reason: code("k") };
+        }
+        if self.faults.happens(behaviour.babbles) {
+            let _taken = self.take(message);
+            return SubmitOutcome::Unknown { reason: code("unreadable") };
+        }
+        self.take(message)
+    }
+}
+
+#[async_trait]
+impl ChannelConnector for FakeGateway {
+    fn profile(&self) -> &LaneProfile {
+        &self.profile
+    }
+
+    async fn submit(&self, messages: &[Message]) -> Vec<SubmitOutcome> {
+        let now_in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        let _on_the_wire = OnTheWire(Arc::clone(&self.in_flight));
+        {
+            let mut state = locked(&self.state);
+            state.most_in_flight = state.most_in_flight.max(now_in_flight);
+            let (monotonic, wall) = (self.clock.monotonic(), self.clock.now());
+            state.arrivals.extend(messages.iter().map(|message| (monotonic, wall, message.clone())));
+        }
+        self.faults.pass().await;
+        if self.faults.happens(self.behaviour.hangs_before) {
+            futures::future::pending::<()>().await;
+        }
+        let outcomes = messages.iter().map(|message| self.answer(message)).collect();
+        if self.faults.happens(self.behaviour.hangs_after) {
+            futures::future::pending::<()>().await;
+        }
+        self.faults.pass().await;
+        outcomes
+    }
+
+    async fn query(&self, submitted: &[LedgerEntry]) -> Result<Vec<Receipt>, PortError> {
+        self.faults
+            .call("gateway", || {
+                let state = locked(&self.state);
+                let known = |entry: &&LedgerEntry| {
+                    state.taken.iter().find(|taken| Some(&taken.gateway_id) == entry.gateway_id.as_ref())
+                };
+                submitted
+                    .iter()
+                    .filter_map(|entry| known(&entry).map(|taken| (entry, taken)))
+                    .map(|(entry, taken)| Receipt {
+                        lane: self.profile.name.clone(),
+                        notice: entry.notice,
+                        position: entry.position,
+                        gateway_id: taken.gateway_id.clone(),
+                        status: taken.fate.clone(),
+                        arrived: self.clock.now(),
+                    })
+                    .collect()
+            })
+            .await
+    }
+}

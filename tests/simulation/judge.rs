@@ -1,0 +1,292 @@
+//! Judges a played day: each invariant as a predicate over what the world holds at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatebell_engine::ids::NoticeId;
+use gatebell_engine::index::RegistryIndex;
+use gatebell_engine::ledger::{Event, LedgerEntry};
+use gatebell_engine::notice::{Channel, Notice, NoticeKind};
+use gatebell_engine::ports::receipts::ReceiptStatus;
+use gatebell_engine::registry::Entry;
+use gatebell_engine::shard::{Decisions, Shard};
+
+use crate::world::{Outcome, PARTITIONS, SMS_BURST, SMS_RATE_PER_S, SMS_WINDOW, World};
+
+/// A change counts everywhere within a second; the simulated ports may be slow on top.
+const CHANGE_COUNTS_AFTER: Duration = Duration::from_secs(6);
+
+/// What the log owes, by one pass over it without any crash.
+fn owed(world: &World) -> BTreeMap<NoticeId, Notice> {
+    let index = Arc::new(RegistryIndex::new(Arc::clone(&world.term), 100));
+    world.registry.changes().iter().for_each(|change| index.apply(change));
+    let mut owed = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        let mut shard = Shard::new("fake", partition, Arc::clone(&world.term), Arc::clone(&index));
+        let mut decisions = Decisions::default();
+        shard.decide(&world.tap_log.records(partition), &mut decisions);
+        for decision in &decisions.taps {
+            for routed in decisions.notices_of(decision) {
+                let notice = shard.notice(decision, routed);
+                owed.insert(notice.id, notice);
+            }
+        }
+    }
+    owed
+}
+
+fn by_notice(entries: &[LedgerEntry]) -> BTreeMap<NoticeId, Vec<&LedgerEntry>> {
+    let mut grouped: BTreeMap<NoticeId, Vec<&LedgerEntry>> = BTreeMap::new();
+    for entry in entries {
+        grouped.entry(entry.notice).or_default().push(entry);
+    }
+    grouped
+}
+
+/// Whether the ledger has an end for all that is owed: nothing is queued, submitted or in doubt any more.
+pub(crate) fn every_notice_has_ended(world: &World) -> bool {
+    let entries = world.ledger.entries();
+    let ended: BTreeSet<NoticeId> =
+        entries.iter().filter(|entry| entry.event.is_end()).map(|entry| entry.notice).collect();
+    owed(world).keys().all(|notice| ended.contains(notice))
+}
+
+/// Every breach of an invariant, in words.
+pub(crate) fn judge(world: &World, outcome: &Outcome) -> Vec<String> {
+    let mut breaches = outcome.trouble.clone();
+    if !outcome.came_to_rest {
+        breaches.push("the morning never came to rest: something stays unsettled".to_owned());
+    }
+    let owed = owed(world);
+    let entries = world.ledger.entries();
+    let grouped = by_notice(&entries);
+    one_end_each(&owed, &grouped, &mut breaches);
+    committed_is_settled(world, &owed, &entries, &mut breaches);
+    one_sms_a_kind_and_day(world, &mut breaches);
+    nothing_to_the_protected(world, &mut breaches);
+    nothing_late(world, &owed, &mut breaches);
+    within_the_rate(world, &mut breaches);
+    charged_is_delivered(world, &grouped, &mut breaches);
+    breaches
+}
+
+/// N1 and R1: what is owed, and nothing else, ends exactly once; only *delivered* overturns an end.
+fn one_end_each(
+    owed: &BTreeMap<NoticeId, Notice>,
+    grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
+    breaches: &mut Vec<String>,
+) {
+    for notice in owed.keys() {
+        let ends: Vec<Event> = grouped
+            .get(notice)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.event)
+            .filter(|event| event.is_end())
+            .collect();
+        let right = matches!(
+            ends.as_slice(),
+            [_] | [Event::Failed | Event::Expired | Event::Suppressed, Event::Delivered]
+        );
+        if !right {
+            let history: Vec<String> = grouped
+                .get(notice)
+                .into_iter()
+                .flatten()
+                .map(|entry| format!("{} {}#{}", entry.time, entry.event, entry.attempt))
+                .collect();
+            breaches.push(format!("N1: notice {notice} has the ends {ends:?}: {history:?}"));
+        }
+    }
+    for notice in grouped.keys().filter(|notice| !owed.contains_key(notice)) {
+        breaches
+            .push(format!("R1: notice {notice} is in the ledger, and a run without crashes does not owe it"));
+    }
+}
+
+/// T3: at each commit, everything below it was submitted and recorded, or ended.
+fn committed_is_settled(
+    world: &World,
+    owed: &BTreeMap<NoticeId, Notice>,
+    entries: &[LedgerEntry],
+    breaches: &mut Vec<String>,
+) {
+    let mut settled_at: BTreeMap<NoticeId, usize> = BTreeMap::new();
+    for (place, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.event.settles()) {
+        settled_at.entry(entry.notice).or_insert(place);
+    }
+    for commit in world.tap_log.commits() {
+        for notice in owed.values() {
+            let below =
+                notice.position.partition == commit.partition && notice.position.offset < commit.offset;
+            if below && settled_at.get(&notice.id).is_none_or(|place| *place >= commit.ledger_len) {
+                breaches.push(format!("T3: {} committed above unsettled {}", commit.offset, notice.position));
+            }
+        }
+    }
+}
+
+/// N2: the gateway took at most one SMS a pupil, guardian, kind and day. It recognises references, so even an attempt in
+/// doubt that was sent again is one message.
+fn one_sms_a_kind_and_day(world: &World, breaches: &mut Vec<String>) {
+    let mut seen: BTreeMap<_, u32> = BTreeMap::new();
+    for sent in world.sms.taken() {
+        let message = &sent.message;
+        let day = world.term.day_of(message.at);
+        let key = (message.pupil.clone(), message.guardian.clone(), message.kind, day);
+        *seen.entry(key).or_default() += 1;
+    }
+    for (key, count) in seen.iter().filter(|(_, count)| **count > 1) {
+        breaches.push(format!("N2: {count} SMS for {key:?}"));
+    }
+}
+
+/// N3: nothing reaches a gateway for a pair that was protected a moment before.
+fn nothing_to_the_protected(world: &World, breaches: &mut Vec<String>) {
+    for change in world.registry.changes() {
+        let Entry::Protection(protection) = &change.entry else { continue };
+        let counts_from = change.applied.plus(CHANGE_COUNTS_AFTER);
+        for (_, at, message) in world.sms.arrivals().into_iter().chain(world.app.arrivals()) {
+            let to_them = message.guardian == protection.guardian && message.pupil == protection.pupil;
+            if to_them && at > counts_from {
+                breaches.push(format!("N3: sent at {at} to a guardian protected at {}", change.applied));
+            }
+        }
+    }
+}
+
+/// N4: nothing reaches a gateway at or after its deadline, and each is told to give up by then.
+fn nothing_late(world: &World, owed: &BTreeMap<NoticeId, Notice>, breaches: &mut Vec<String>) {
+    for (_, at, message) in world.sms.arrivals().into_iter().chain(world.app.arrivals()) {
+        let Some(notice) = owed.get(&message.notice) else {
+            breaches.push(format!("R1: {} was sent and is not owed", message.notice));
+            continue;
+        };
+        if at >= notice.deadline || at.plus(message.valid_for) > notice.deadline {
+            breaches.push(format!("N4: {} sent at {at}, deadline {}", notice.id, notice.deadline));
+        }
+    }
+}
+
+/// L1: no window of any length holds more than rate and burst, and no more requests are in flight than the window.
+fn within_the_rate(world: &World, breaches: &mut Vec<String>) {
+    let arrivals: Vec<Duration> = world.sms.arrivals().into_iter().map(|(monotonic, ..)| monotonic).collect();
+    for (first, start) in arrivals.iter().enumerate() {
+        for (last, end) in arrivals.iter().enumerate().skip(first) {
+            let passed_ms = (*end - *start).as_millis();
+            let allowed = u128::from(SMS_BURST) + passed_ms * u128::from(SMS_RATE_PER_S) / 1000;
+            let sent = (last - first + 1) as u128;
+            // A millisecond of slack: the timer's own resolution.
+            if sent > allowed + 1 {
+                breaches.push(format!("L1: {sent} messages within {passed_ms} ms, {allowed} allowed"));
+                return;
+            }
+        }
+    }
+    let most = world.sms.most_in_flight();
+    if most > SMS_WINDOW {
+        breaches.push(format!("L1: {most} requests in flight"));
+    }
+}
+
+/// B1, B2, B3: charged is exactly what the gateway proved delivered, each once; the recount finds the same.
+fn charged_is_delivered(
+    world: &World,
+    grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
+    breaches: &mut Vec<String>,
+) {
+    let proven: BTreeSet<NoticeId> = world
+        .receipts
+        .arrived()
+        .into_iter()
+        .filter(|receipt| receipt.status == ReceiptStatus::Delivered)
+        .map(|receipt| receipt.notice)
+        .collect();
+    let mut charged: BTreeMap<NoticeId, u32> = BTreeMap::new();
+    for charge in world.ledger.charges() {
+        *charged.entry(charge.proof.notice).or_default() += 1;
+        if !matches!(charge.kind, NoticeKind::Arrival | NoticeKind::Departure) {
+            breaches.push(format!("B4: a {} is charged", charge.kind));
+        }
+    }
+    for (notice, count) in &charged {
+        if *count > 1 {
+            breaches.push(format!("B1: {count} charges for {notice}"));
+        }
+        if !proven.contains(notice) {
+            breaches.push(format!("B1: {notice} is charged without proof"));
+        }
+    }
+    for notice in proven.iter().filter(|notice| !charged.contains_key(notice)) {
+        breaches.push(format!("B3: {notice} was delivered and is not charged"));
+    }
+    for (notice, entries) in grouped {
+        let events = |event| entries.iter().filter(|entry| entry.event == event).count();
+        let sms = entries.iter().any(|entry| entry.channel == Channel::Sms);
+        if sms && events(Event::Charged) != events(Event::Delivered) {
+            breaches.push(format!(
+                "B2: {notice} is delivered {} times, charged {}",
+                events(Event::Delivered),
+                events(Event::Charged)
+            ));
+        }
+    }
+}
+
+/// What the seeds reached, all together: a fault that never happened was not tested.
+#[derive(Default)]
+pub(crate) struct Coverage {
+    reached: BTreeMap<&'static str, u64>,
+}
+
+impl Coverage {
+    pub(crate) fn add(&mut self, world: &World, outcome: &Outcome) {
+        let entries = world.ledger.entries();
+        let reason =
+            |reason: &str| entries.iter().filter(|entry| entry.reason.as_deref() == Some(reason)).count();
+        let event = |event: Event| entries.iter().filter(|entry| entry.event == event).count();
+        let grouped = by_notice(&entries);
+        let overturned = grouped
+            .values()
+            .filter(|entries| {
+                entries.iter().any(|entry| matches!(entry.event, Event::Failed | Event::Expired))
+                    && entries.iter().any(|entry| entry.event == Event::Delivered)
+            })
+            .count();
+        let resent = world.sms.arrivals().len().saturating_sub(world.sms.taken().len());
+        let reached: [(&'static str, usize); 15] = [
+            ("crashes", outcome.crashes as usize),
+            ("clean stops", outcome.stops as usize),
+            ("commits", world.tap_log.commits().len()),
+            ("SMS sent again or refused", resent),
+            ("attempts after the first", entries.iter().filter(|entry| entry.attempt > 1).count()),
+            ("delivered", event(Event::Delivered)),
+            ("accepted", event(Event::Accepted)),
+            ("failed", event(Event::Failed)),
+            ("expired", event(Event::Expired)),
+            ("charged", event(Event::Charged)),
+            ("suppressed: protected", reason("protected")),
+            ("suppressed: no address", reason("no_address")),
+            ("suppressed: sent elsewhere", reason("sent_elsewhere")),
+            ("in doubt until the end", reason("unknown")),
+            ("ends overturned by proof", overturned),
+        ];
+        for (what, count) in reached {
+            *self.reached.entry(what).or_default() += count as u64;
+        }
+    }
+
+    pub(crate) fn assert_nothing_was_left_out(&self) {
+        for (what, count) in &self.reached {
+            assert!(*count > 0, "no seed reached: {what}");
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reached.iter().try_for_each(|(what, count)| writeln!(f, "{what:>28}: {count}"))
+    }
+}
