@@ -54,7 +54,7 @@ async fn rewind(log: &mut dyn TapLog, status: &Status, partition: u32, from: Opt
     }
 }
 
-async fn wait_after(status: &Status, cause: &dyn std::fmt::Display) {
+async fn wait_after(status: &Status, cause: &(dyn std::fmt::Display + Sync)) {
     status.trouble("tap log", cause);
     tokio::time::sleep(super::PORT_RETRY).await;
 }

@@ -226,6 +226,11 @@ impl Status {
         }
     }
 
+    /// Whether the registry and today's taps have been read.
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::SeqCst)
+    }
+
     /// What is missing; empty when the engine is ready.
     pub fn not_ready(&self) -> Vec<NotReady> {
         let mut missing = Vec::new();
