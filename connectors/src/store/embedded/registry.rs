@@ -94,6 +94,23 @@ impl EmbeddedRegistry {
         self.change(|connection| rows::append(connection, &entries, applied, SystemClock::new().now(), who))
     }
 
+    /// As [`apply`](Self::apply), for entries that follow from what was read at `version`: when something was written since,
+    /// nothing is, and the answer is `None`.
+    pub fn apply_to_version(
+        &self,
+        version: u64,
+        entries: Vec<Entry>,
+        applied: Timestamp,
+        who: &str,
+    ) -> Result<Option<u64>, PortError> {
+        self.change(|connection| {
+            if rows::last_version(connection)? != version {
+                return Ok(None);
+            }
+            rows::append(connection, &entries, applied, SystemClock::new().now(), who).map(Some)
+        })
+    }
+
     /// At most `changes_max` changes after `version`, in order, with who made them when.
     pub fn changes(&self, version: u64, changes_max: usize) -> Result<Vec<RecordedChange>, PortError> {
         self.run(|connection| rows::recorded_changes(connection, version, changes_max))

@@ -70,6 +70,21 @@ fn what_stands_is_the_last_value_of_each_key() {
 }
 
 #[test]
+fn what_follows_from_an_old_version_is_not_written() {
+    let OnDisk { registry, .. } = &OnDisk::new();
+    let read_at = registry.apply(vec![card(1, 7)], Timestamp::MIN, "import").unwrap();
+    let written =
+        registry.apply_to_version(read_at, vec![card(1, 8)], Timestamp::from_millis(5), "somebody").unwrap();
+    assert_eq!(written, Some(read_at + 1));
+
+    let late = registry
+        .apply_to_version(read_at, vec![card(1, 9)], Timestamp::from_millis(6), "somebody else")
+        .unwrap();
+    assert_eq!(late, None);
+    assert_eq!(registry.entry(&card(1, 8).key()).unwrap(), Some(card(1, 8)));
+}
+
+#[test]
 fn every_change_is_told_with_who_made_it() {
     let OnDisk { registry, .. } = &OnDisk::new();
     registry.apply(vec![card(1, 1)], Timestamp::MIN, "import by chen").unwrap();
