@@ -1,13 +1,16 @@
 //! A city directory: the schools, readers, pupils, cards, guardians, bindings, subscriptions, orders and days of a city
 //! as CSV files (the public format).
 //!
-//! [`read`] turns a directory into registry entries and finds every mistake at once. This module owns the form of the files and promises that entries without mistakes are whole: every
+//! [`read`] turns a directory into registry entries and finds every mistake at once; [`diff`] compares them with what a
+//! registry holds. This module owns the form of the files and promises that entries without mistakes are whole: every
 //! reference leads somewhere and no two rows contradict each other. Storing them is left to the commands.
 
+pub(crate) mod diff;
 mod entries;
 mod findings;
 mod forms;
 mod relations;
+pub(crate) mod removal;
 mod rows;
 mod table;
 #[cfg(test)]

@@ -6,14 +6,20 @@
 //! options, how errors are shown, and the exit codes.
 
 mod bill;
+mod card;
 mod check;
 mod config;
+mod days;
 mod demo;
+mod import;
 mod ledger;
 mod notices;
 mod open_books;
 mod operator;
+mod order;
+mod protect;
 mod recount;
+mod registry_change;
 mod replay;
 mod term;
 mod token;
@@ -123,6 +129,20 @@ enum Command {
     Demo(demo::Args),
     /// Check a city directory and print every mistake and warning
     Check(check::Args),
+    /// Bring a city directory into the store, or the difference from what is there
+    Import(import::Args),
+    /// Run the rules over a file of taps: what would have happened, and why
+    Replay(replay::Args),
+    /// Stop every notice about a pupil to a guardian, at once
+    Protect(protect::Args),
+    /// Lift a protection
+    Unprotect(protect::UnprotectArgs),
+    /// Make a date a day off or a day of school
+    Days(days::Args),
+    /// Approve or cancel an SMS order
+    Order(order::Args),
+    /// Replace a lost or broken card
+    Card(card::Args),
     /// Show what was sent about a pupil, when, what became of it, and the fee so far
     Notices(notices::Args),
     /// Print a term's bill
@@ -133,12 +153,10 @@ enum Command {
     Ledger(ledger::Args),
     /// Close a term: its bill becomes final
     Term(term::Args),
-    /// Check the configuration and say where each part of it comes from
-    Config(config::Args),
-    /// Run the rules over a file of taps: what would have happened, and why
-    Replay(replay::Args),
     /// Make, list and revoke the tokens with which readers' vendors report taps
     Token(token::Args),
+    /// Check the configuration and say where each part of it comes from
+    Config(config::Args),
 }
 
 impl Command {
@@ -146,14 +164,20 @@ impl Command {
         match self {
             Self::Demo(args) => demo::run(args, globals),
             Self::Check(args) => check::run(args, globals),
+            Self::Import(args) => import::run(args, globals),
+            Self::Replay(args) => replay::run(args, globals),
+            Self::Protect(args) => protect::run(args, globals),
+            Self::Unprotect(args) => protect::run_unprotect(args, globals),
+            Self::Days(args) => days::run(args, globals),
+            Self::Order(args) => order::run(args, globals),
+            Self::Card(args) => card::run(args, globals),
             Self::Notices(args) => notices::run(args, globals),
             Self::Bill(args) => bill::run(args, globals),
             Self::Recount(args) => recount::run(args, globals),
             Self::Ledger(args) => ledger::run(args, globals),
             Self::Term(args) => term::run(args, globals),
-            Self::Config(args) => config::run(args, globals),
-            Self::Replay(args) => replay::run(args, globals),
             Self::Token(args) => token::run(args, globals),
+            Self::Config(args) => config::run(args, globals),
         }
     }
 }

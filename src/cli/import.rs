@@ -1,0 +1,195 @@
+//! `gatebell import DIR`: a city directory into the registry, as the difference from what stands there.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use gatebell_connectors::data_dir::DataDir;
+use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
+use gatebell_engine::registry::Entry;
+use gatebell_engine::time::Timestamp;
+
+use super::registry_change::{By, wait};
+use super::{EXIT_FOUND_OR_FAILED, Globals, check};
+use crate::city;
+use crate::city::diff::{Difference, Happening, KindDifference};
+
+/// How long an import waits for the running engine: a whole city is read in some seconds.
+const WAIT_S_MAX: u64 = 600;
+
+/// Brings a city directory (CSV files) into the store, or the difference when there is a city already: what the directory
+/// does not name any more is removed, but for protections. A directory with mistakes is not imported at all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The city directory
+    dir: PathBuf,
+    /// Only show the difference
+    #[arg(long)]
+    dry_run: bool,
+    /// Also when more than 1 % of the cards, the orders or anything else would be removed
+    #[arg(long)]
+    allow_removals: bool,
+    /// The city is a made-up one (demo, load): gateways that are not on loopback refuse its notices
+    #[arg(long)]
+    made_up: bool,
+    /// Term whose time zone the city's local times are in: a name or a file [default: the configuration's]
+    #[arg(long)]
+    term: Option<String>,
+    #[command(flatten)]
+    by: By,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    ensure!(args.dir.is_dir(), "there is no directory {}", args.dir.display());
+    let term = globals.load_term(args.term.as_deref())?;
+    let reading = city::read(&args.dir, term.time_zone(), super::now());
+    let found = check::summary(&reading.findings);
+    if !reading.findings.mistakes.is_empty() {
+        let mut errors = BufWriter::new(std::io::stderr().lock());
+        check::print_findings(&reading.findings, &mut errors)?;
+        writeln!(errors, "error: {} is not imported: {found}", args.dir.display())?;
+        errors.flush()?;
+        return Ok(ExitCode::from(EXIT_FOUND_OR_FAILED));
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    writeln!(out, "{}: {found}", args.dir.display())?;
+    if !reading.findings.warnings.is_empty() {
+        writeln!(out, "  gatebell check {} prints the warnings", args.dir.display())?;
+    }
+
+    let Some(store) = open_store(args, globals)? else {
+        // Nothing there yet, and a dry run makes nothing.
+        let difference = Difference::between(reading.entries, super::now(), |_, _| anyhow::Ok(()))?;
+        print(&difference, &mut out)?;
+        writeln!(out, "dry run: nothing was written")?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let imported = import(args, &store, reading.entries, &mut out);
+    out.flush()?;
+    imported
+}
+
+/// The registry; `None` when a dry run finds no data directory.
+fn open_store(args: &Args, globals: &Globals) -> anyhow::Result<Option<EmbeddedRegistry>> {
+    let path = globals.data_dir()?;
+    let directory = match args.dry_run {
+        true if !path.exists() => return Ok(None),
+        true => DataDir::existing(&path)?,
+        false => DataDir::open(&path)?,
+    };
+    if args.dry_run && !directory.registry().exists() {
+        return Ok(None);
+    }
+    let store = EmbeddedRegistry::open(&directory)?;
+    if !store.is_empty()? {
+        match (args.made_up, store.is_made_up()?) {
+            (true, false) => bail!(
+                "the city in {} is a real one, which --made-up would silence: use another data directory",
+                path.display()
+            ),
+            (false, true) => bail!(
+                "the city in {} is a made-up one: import with --made-up, or use another data directory",
+                path.display()
+            ),
+            _ => {}
+        }
+    }
+    Ok(Some(store))
+}
+
+fn import(
+    args: &Args,
+    store: &EmbeddedRegistry,
+    entries: Vec<Entry>,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let version = store.version()?;
+    let now = super::now();
+    let difference = Difference::between(entries, now, |kind, each| store.for_each(kind, each))?;
+    print(&difference, out)?;
+
+    let too_much: Vec<String> = difference
+        .removing_too_much()
+        .map(|kind| format!("{} of {} entries of kind {}", kind.removed.count, kind.standing, kind.kind))
+        .collect();
+    if !too_much.is_empty() && !args.allow_removals {
+        out.flush()?;
+        bail!(
+            "more than 1 % would be removed ({}): nothing was written; if that is meant, import with --allow-removals",
+            too_much.join(", ")
+        );
+    }
+    if args.dry_run {
+        writeln!(out, "dry run: nothing was written")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let written = write(args, store, version, now, difference.entries)?;
+    out.flush()?;
+    let effect = wait(store, written, Duration::from_secs(WAIT_S_MAX)).context("the import is written")?;
+    let what = if written == version { "nothing to write" } else { "imported" };
+    writeln!(out, "{what}; {effect}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes `entries`, which follow from what stood at `version`; the version of the last change.
+fn write(
+    args: &Args,
+    store: &EmbeddedRegistry,
+    version: u64,
+    now: Timestamp,
+    entries: Vec<Entry>,
+) -> anyhow::Result<u64> {
+    let is_first = version == 0;
+    if is_first && args.made_up {
+        // Before the first entry, so that no engine ever takes the city for a real one.
+        store.mark_made_up()?;
+    }
+    if entries.is_empty() {
+        return Ok(version);
+    }
+    // What the first import brings counts since ever: taps from before it are decided by it, too.
+    let applied = if is_first { Timestamp::MIN } else { now };
+    let written = store.apply_to_version(version, entries, applied, &args.by.who())?;
+    written.context("somebody else changed the registry meanwhile, and nothing was written: import again")
+}
+
+fn print(difference: &Difference, out: &mut impl Write) -> std::io::Result<()> {
+    if difference.kinds.iter().all(KindDifference::is_empty) {
+        return writeln!(out, "no difference from what is there");
+    }
+    writeln!(out, "{:<14}{:>10}{:>10}{:>10}", "", "added", "changed", "removed")?;
+    for kind in &difference.kinds {
+        let counts = [&kind.added, &kind.changed, &kind.removed].map(|happening| happening.count);
+        writeln!(out, "  {:<12}{:>10}{:>10}{:>10}", kind.kind, counts[0], counts[1], counts[2])?;
+    }
+    for kind in &difference.kinds {
+        // A first import is all additions, of which examples tell nothing.
+        let happenings = [("added", &kind.added), ("changed", &kind.changed), ("removed", &kind.removed)];
+        for (word, happening) in happenings {
+            if kind.standing > 0 || word != "added" {
+                print_examples(kind.kind, word, happening, out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print_examples(
+    kind: &str,
+    word: &str,
+    happening: &Happening,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    for example in &happening.examples {
+        writeln!(out, "{word} {kind}: {example}")?;
+    }
+    let more = happening.count - happening.examples.len();
+    if more > 0 {
+        writeln!(out, "{word} {kind}: and {more} more")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! One change of the registry by a command: who makes it, that it follows from what stands, and that the running engine
+//! has it before the command returns.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use gatebell_connectors::data_dir::DataDir;
+use gatebell_connectors::store::embedded::registry::{Applied, EmbeddedRegistry};
+use gatebell_engine::ids::{GuardianId, PupilId, SchoolId};
+use gatebell_engine::registry::{Entry, EntryKey, Guardian, Pupil, School};
+use gatebell_engine::time::Timestamp;
+
+use super::Globals;
+use super::operator::operator;
+
+/// How long a command waits for the running engine, which follows the change table within a second.
+const WAIT_S_MAX: u64 = 30;
+
+/// Other commands may write in between; a change is decided anew so often.
+const ATTEMPTS_MAX: usize = 5;
+
+/// Who a change is recorded under.
+#[derive(Debug, clap::Args)]
+pub(super) struct By {
+    /// Who makes the change, for the record [default: the user who runs the command]
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+}
+
+impl By {
+    /// The option, else whoever runs the command.
+    pub(super) fn who(&self) -> String {
+        self.by.clone().filter(|by| !by.is_empty()).unwrap_or_else(operator)
+    }
+}
+
+/// The registry that a command changes.
+pub(super) struct RegistryOfCity {
+    store: EmbeddedRegistry,
+}
+
+/// A decision about the registry: the entries to write, or nothing when it is so already.
+pub(super) struct Decided {
+    /// What to write.
+    pub(super) entries: Vec<Entry>,
+    /// What the user is told once it is in effect.
+    pub(super) message: String,
+    /// What the user should know besides.
+    pub(super) warnings: Vec<String>,
+}
+
+impl RegistryOfCity {
+    /// Opens the registry in the data directory, which must be there.
+    pub(super) fn open(globals: &Globals) -> anyhow::Result<Self> {
+        let directory = DataDir::existing(&globals.data_dir()?)?;
+        let nothing_there =
+            || format!("there is no city in {}: gatebell import DIR brings one", directory.path().display());
+        ensure!(directory.registry().exists(), nothing_there());
+        let store = EmbeddedRegistry::open(&directory)?;
+        ensure!(!store.is_empty()?, nothing_there());
+        Ok(Self { store })
+    }
+
+    /// The value of `key`, removed or not.
+    pub(super) fn entry(&self, key: &EntryKey) -> anyhow::Result<Option<Entry>> {
+        Ok(self.store.entry(key)?)
+    }
+
+    /// Hands every entry of `kind` to `each`.
+    pub(super) fn for_each(&self, kind: &str, each: impl FnMut(Entry)) -> anyhow::Result<()> {
+        Ok(self.store.for_each(kind, each)?)
+    }
+
+    /// The pupil called `id`.
+    pub(super) fn pupil(&self, id: &PupilId) -> anyhow::Result<Pupil> {
+        match self.entry(&EntryKey::Pupil(id.clone()))? {
+            Some(Entry::Pupil(pupil)) => Ok(pupil),
+            _ => bail!("there is no pupil {id}"),
+        }
+    }
+
+    /// The guardian called `id`.
+    pub(super) fn guardian(&self, id: &GuardianId) -> anyhow::Result<Guardian> {
+        match self.entry(&EntryKey::Guardian(id.clone()))? {
+            Some(Entry::Guardian(guardian)) => Ok(guardian),
+            _ => bail!("there is no guardian {id}"),
+        }
+    }
+
+    /// The school called `id`.
+    pub(super) fn school(&self, id: &SchoolId) -> anyhow::Result<School> {
+        match self.entry(&EntryKey::School(id.clone()))? {
+            Some(Entry::School(school)) if school.removed.is_none() => Ok(school),
+            Some(_) => bail!("school {id} was removed"),
+            None => bail!("there is no school {id}"),
+        }
+    }
+
+    /// Makes the change that `decide` makes of what stands at an instant: written, recorded under `by`, and in effect in the
+    /// running engine. Says so on standard output.
+    pub(super) fn change(
+        &self,
+        by: &By,
+        decide: impl Fn(&Self, Timestamp) -> anyhow::Result<Decided>,
+    ) -> anyhow::Result<()> {
+        for _ in 0..ATTEMPTS_MAX {
+            let version = self.store.version()?;
+            let now = super::now();
+            let decided = decide(self, now)?;
+            let written = if decided.entries.is_empty() {
+                Some(version)
+            } else {
+                self.store.apply_to_version(version, decided.entries, now, &by.who())?
+            };
+            let Some(version) = written else {
+                continue;
+            };
+            for warning in decided.warnings {
+                writeln!(std::io::stderr(), "warning: {warning}")?;
+            }
+            let effect = wait(&self.store, version, Duration::from_secs(WAIT_S_MAX))
+                .with_context(|| format!("recorded: {}", decided.message))?;
+            writeln!(std::io::stdout(), "{}; {effect}", decided.message)?;
+            return Ok(());
+        }
+        bail!("others kept writing to the registry, and nothing was changed: try again")
+    }
+}
+
+/// Waits until `version` is in effect, and says how.
+pub(super) fn wait(
+    store: &EmbeddedRegistry,
+    version: u64,
+    timeout: Duration,
+) -> anyhow::Result<&'static str> {
+    match store.wait_applied(version, timeout)? {
+        Applied::ByTheEngine => Ok("in effect in the running engine"),
+        Applied::NoEngineRuns => Ok("in effect when gatebell serve starts (none is running)"),
+        Applied::NotInTime { reached } => bail!(
+            "the running engine has not taken it up within {} s (it is at version {reached} of {version}): \
+             look at its /readyz and its log; it takes effect as soon as the engine follows",
+            timeout.as_secs()
+        ),
+    }
+}
