@@ -183,3 +183,120 @@ fn belongs_to(term: &Term, order: &Order, books: &TermBooks) -> bool {
     let after_the_term = term.midnight(term.last_day.next());
     order.approved_at.is_none_or(|approved_at| approved_at < after_the_term)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use gatebell_engine::ids::{GuardianId, Personal};
+    use gatebell_engine::money::Dollars;
+    use gatebell_engine::notice::Passages;
+    use gatebell_engine::registry::Pupil;
+
+    use super::*;
+
+    fn term() -> Term {
+        Term::parse(Term::built_in("114-1").unwrap()).unwrap()
+    }
+
+    fn order(order: &str, approved_at: Option<Timestamp>) -> Order {
+        Order {
+            order: OrderId::new(order).unwrap(),
+            guardian: GuardianId::new("G1").unwrap(),
+            pupil: PupilId::new("P1").unwrap(),
+            plan: Passages::Arrival,
+            state: if approved_at.is_some() { OrderState::Approved } else { OrderState::Paid },
+            prepaid_dollars: 68,
+            approved_at,
+            cancelled_at: None,
+        }
+    }
+
+    fn order_book(orders: &[Order]) -> OrderBook {
+        let mut book = OrderBook::default();
+        book.take(Entry::Pupil(Pupil {
+            pupil: PupilId::new("P1").unwrap(),
+            school: SchoolId::new("S1").unwrap(),
+            class: CompactString::default(),
+            seat: CompactString::default(),
+            name: Personal::default(),
+            removed: None,
+        }));
+        for order in orders {
+            book.take(Entry::Order(order.clone()));
+        }
+        book
+    }
+
+    fn books() -> TermBooks {
+        TermBooks {
+            delivered: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            closed: None,
+            of_other_terms: BTreeSet::new(),
+        }
+    }
+
+    fn codes(statement: &Statement) -> Vec<&str> {
+        statement.lines.iter().map(|line| line.line.order.as_str()).collect()
+    }
+
+    #[test]
+    fn an_order_belongs_to_the_terms_in_which_it_has_charges_else_to_the_one_it_was_in_time_for() {
+        let term = term();
+        let first_day = term.midnight(term.first_day);
+        let after = term.midnight(term.last_day.next());
+        let orders = [
+            order("in-time", Some(first_day)),
+            order("next-term", Some(after)),
+            order("next-term-but-charged", Some(after)),
+            order("never-approved", None),
+            order("of-another-term", Some(first_day)),
+            order("of-both-terms", Some(first_day)),
+        ];
+        let mut books = books();
+        books.delivered.insert(orders[2].order.clone(), 3);
+        books.delivered.insert(orders[5].order.clone(), 1);
+        books.of_other_terms.extend([orders[4].order.clone(), orders[5].order.clone()]);
+        assert_eq!(
+            codes(&statement(&term, &order_book(&orders), &books)),
+            ["in-time", "never-approved", "next-term-but-charged", "of-both-terms"]
+        );
+    }
+
+    #[test]
+    fn a_frozen_line_stands_and_still_moves_the_rounding_of_later_orders() {
+        let term = term();
+        let first = order("O1", Some(Timestamp::from_millis(1)));
+        let second = order("O2", Some(Timestamp::from_millis(2)));
+        let orders = order_book(&[first.clone(), second.clone()]);
+        let mut books = books();
+        books.delivered = BTreeMap::from([(first.order.clone(), 1), (second.order.clone(), 1)]);
+        let mut frozen = statement(&term, &orders, &books).lines[0].line.clone();
+        frozen.refund = Dollars(67);
+        books.frozen.insert(first.order.clone(), frozen.clone());
+
+        let lines = statement(&term, &orders, &books).lines;
+        assert_eq!(lines[0], StatementLine { line: frozen, is_draft: false });
+        assert!(lines[1].is_draft);
+        // Two messages are NT$1.50, so NT$2 together: the first rounding took one of them.
+        assert_eq!(lines[1].line.fee, Dollars(1));
+    }
+
+    #[test]
+    fn charges_of_an_order_that_is_not_on_record_are_told() {
+        let mut books = books();
+        let lost = OrderId::new("O9").unwrap();
+        books.delivered.insert(lost.clone(), 2);
+        let statement = statement(&term(), &order_book(&[]), &books);
+        assert_eq!(statement.orders_not_on_record, BTreeSet::from([lost]));
+    }
+
+    #[test]
+    fn a_closed_term_has_no_drafts_and_gives_back_what_was_never_approved() {
+        let mut books = books();
+        books.closed =
+            Some(ClosedTerm { at: Timestamp::from_millis(0), by: CompactString::new("x"), forced: false });
+        let lines = statement(&term(), &order_book(&[order("O1", None)]), &books).lines;
+        assert_eq!((lines[0].is_draft, lines[0].line.refund), (false, Dollars(68)));
+    }
+}
