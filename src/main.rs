@@ -14,6 +14,8 @@ mod http;
 #[allow(dead_code, reason = "the wiring that starts it is on its way")]
 mod logs;
 mod replay;
+#[allow(dead_code, reason = "serve starts it")]
+mod settling;
 mod statement;
 
 use std::process::ExitCode;

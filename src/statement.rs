@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use compact_str::CompactString;
+use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::books::{Books, ClosedTerm, TermBooks};
 use gatebell_connectors::store::embedded::books_freeze::{Closing, Signature};
+use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_engine::billing::{BillLine, OrderAccount, Tariff, bill, settles_at};
 use gatebell_engine::ids::{OrderId, PupilId, SchoolId};
 use gatebell_engine::registry::{Entry, Order, OrderState};
@@ -43,11 +45,18 @@ pub(crate) struct Statement {
 }
 
 impl OrderBook {
-    /// The registry's kinds of entries that it needs; names and addresses of guardians are none of its business.
-    pub(crate) const KINDS: [&str; 2] = ["pupil", "order"];
+    /// Reads orders and pupils in `directory`; names and addresses of guardians are none of its business.
+    pub(crate) fn read(directory: &DataDir) -> anyhow::Result<Self> {
+        let registry = EmbeddedRegistry::open(directory).context("cannot open the registry")?;
+        let mut orders = Self::default();
+        for kind in ["pupil", "order"] {
+            registry.for_each(kind, |entry| orders.take(entry)).context("cannot read the registry")?;
+        }
+        Ok(orders)
+    }
 
     /// Takes note of an entry of the registry; of other kinds nothing.
-    pub(crate) fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: Entry) {
         match entry {
             Entry::Order(order) => self.orders.push(order),
             Entry::Pupil(pupil) => {
@@ -270,10 +279,10 @@ mod tests {
         let second = order("O2", Some(Timestamp::from_millis(2)));
         let orders = order_book(&[first.clone(), second.clone()]);
         let mut books = books();
-        books.delivered = BTreeMap::from([(first.order.clone(), 1), (second.order.clone(), 1)]);
+        books.delivered = BTreeMap::from([(first.order.clone(), 1), (second.order, 1)]);
         let mut frozen = statement(&term, &orders, &books).lines[0].line.clone();
         frozen.refund = Dollars(67);
-        books.frozen.insert(first.order.clone(), frozen.clone());
+        books.frozen.insert(first.order, frozen.clone());
 
         let lines = statement(&term, &orders, &books).lines;
         assert_eq!(lines[0], StatementLine { line: frozen, is_draft: false });
