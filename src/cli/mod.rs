@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod days;
 mod demo;
+mod gateway_sim;
 mod import;
 mod ledger;
 mod notices;
@@ -157,6 +158,8 @@ enum Command {
     Token(token::Args),
     /// Check the configuration and say where each part of it comes from
     Config(config::Args),
+    /// Run an SMS gateway and an app backend that exist only here, with faults from a seed
+    GatewaySim(gateway_sim::Args),
 }
 
 impl Command {
@@ -178,6 +181,7 @@ impl Command {
             Self::Term(args) => term::run(args, globals),
             Self::Token(args) => token::run(args, globals),
             Self::Config(args) => config::run(args, globals),
+            Self::GatewaySim(args) => gateway_sim::run(args, globals),
         }
     }
 }
@@ -201,7 +205,6 @@ pub(crate) fn main() -> ExitCode {
 ///
 /// # Errors
 /// When the system gives no threads.
-#[allow(dead_code, reason = "the commands that need it are on their way")]
 pub(crate) fn tokio_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

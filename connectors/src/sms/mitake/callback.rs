@@ -78,8 +78,10 @@ pub fn accept(
     query: &str,
     arrived: Timestamp,
 ) -> Result<Accepted, CallbackRefusal> {
-    let Report { position, notice, gateway_id, status } = parse_callback(keys, lane, segment, query)?;
-    let answer = format!("magicid=sms_gateway_rpack\nmsgid={gateway_id}\n");
+    let fields = Fields::parse(query).ok_or(CallbackRefusal::Query)?;
+    let Report { position, notice, gateway_id, status } = fields.report(keys, lane, segment)?;
+    // As it came, with a `#` if it had one; `report` has checked that nothing else can be in it.
+    let answer = format!("magicid=sms_gateway_rpack\nmsgid={}\n", fields.gateway_id.trim());
     Ok(Accepted {
         receipt: Receipt { lane: lane.clone(), notice, position, gateway_id, status, arrived },
         answer,
@@ -93,14 +95,7 @@ pub fn parse_callback(
     segment: &str,
     query: &str,
 ) -> Result<Report, CallbackRefusal> {
-    let segment = CallbackSegment::parse(segment).ok_or(CallbackRefusal::Path)?;
-    let fields = Fields::parse(query).ok_or(CallbackRefusal::Query)?;
-    let phone = MobileNumber::parse(&fields.phone).map_err(|_| CallbackRefusal::Query)?;
-    let (position, notice) =
-        segment.verify(keys, PROTOCOL, lane, &phone).ok_or(CallbackRefusal::Signature)?;
-    let gateway_id = reply::gateway_id(&fields.gateway_id).ok_or(CallbackRefusal::Query)?;
-    let status = reply::receipt_status(fields.status_flag.trim()).ok_or(CallbackRefusal::Status)?;
-    Ok(Report { position, notice, gateway_id, status })
+    Fields::parse(query).ok_or(CallbackRefusal::Query)?.report(keys, lane, segment)
 }
 
 /// The fields that count.
@@ -129,6 +124,17 @@ impl Fields {
             }
         }
         Some(Self { gateway_id: gateway_id?, phone: phone?, status_flag: status_flag? })
+    }
+
+    /// What they say, if `segment` was signed for them.
+    fn report(&self, keys: &CallbackKeys, lane: &LaneName, segment: &str) -> Result<Report, CallbackRefusal> {
+        let segment = CallbackSegment::parse(segment).ok_or(CallbackRefusal::Path)?;
+        let phone = MobileNumber::parse(&self.phone).map_err(|_| CallbackRefusal::Query)?;
+        let (position, notice) =
+            segment.verify(keys, PROTOCOL, lane, &phone).ok_or(CallbackRefusal::Signature)?;
+        let gateway_id = reply::gateway_id(&self.gateway_id).ok_or(CallbackRefusal::Query)?;
+        let status = reply::receipt_status(self.status_flag.trim()).ok_or(CallbackRefusal::Status)?;
+        Ok(Report { position, notice, gateway_id, status })
     }
 }
 
@@ -177,7 +183,11 @@ mod tests {
             arrived,
         };
         let answer = "magicid=sms_gateway_rpack\nmsgid=8091000069\n".to_owned();
-        assert_eq!(accepted, Accepted { receipt, answer });
+        assert_eq!(accepted, Accepted { receipt: receipt.clone(), answer });
+        let marked =
+            accept(&keys(), &lane(), &segment(), &query.replace("msgid=", "msgid=%23"), arrived).unwrap();
+        assert_eq!(marked.receipt, receipt);
+        assert_eq!(marked.answer, "magicid=sms_gateway_rpack\nmsgid=#8091000069\n");
     }
 
     #[test]

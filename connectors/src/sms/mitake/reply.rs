@@ -21,6 +21,9 @@ const GATEWAY_ID_LEN_MAX: usize = 64;
 /// The block's name where the gateway counts instead of naming ours: the document's own example of SmSend.
 const SOLE_BLOCK: &str = "1";
 
+/// The answer to a query about messages that the gateway does not know.
+const NOTHING_FOUND: &str = "z";
+
 /// The answer to a submit, taken apart.
 #[derive(Debug, Default)]
 struct Reply<'a> {
@@ -187,7 +190,10 @@ pub(super) fn read_query(body: &[u8]) -> Result<Vec<(CompactString, ReceiptStatu
     let mut said = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let Some((id, rest)) = line.split_once('\t') else {
-            return Err(query_refusal(line));
+            match query_refusal(line) {
+                QueryRefusal::Status(NOTHING_FOUND) => continue,
+                refusal => return Err(refusal),
+            }
         };
         let Some(id) = gateway_id(id) else {
             return Err(QueryRefusal::Unreadable);
@@ -310,6 +316,7 @@ mod tests {
         ];
         assert_eq!(said, expected);
         assert_eq!(read_query(b""), Ok(vec![]));
+        assert_eq!(read_query(b"statuscode=z\r\n"), Ok(vec![]));
         assert_eq!(read_query(b"statuscode=e\r\n"), Err(QueryRefusal::Status("e")));
         assert_eq!(read_query(b"w"), Err(QueryRefusal::Status("w")));
         assert_eq!(read_query(b"<html>"), Err(QueryRefusal::Unreadable));
