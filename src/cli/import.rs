@@ -11,7 +11,7 @@ use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_engine::registry::Entry;
 use gatebell_engine::time::Timestamp;
 
-use super::registry_change::{By, wait};
+use super::registry_change::{By, counts_from, wait};
 use super::{EXIT_FOUND_OR_FAILED, Globals, check};
 use crate::city;
 use crate::city::diff::{Difference, Happening, KindDifference};
@@ -127,9 +127,12 @@ fn import(
         writeln!(out, "dry run: nothing was written")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let written = write(args, store, version, now, difference.entries)?;
+    // What the first import brings counts since ever: taps from before it are decided by it, too.
+    let counts_from = if version == 0 { Timestamp::MIN } else { counts_from(difference.entries.len()) };
+    let written = write(args, store, version, counts_from, difference.entries)?;
     out.flush()?;
-    let effect = wait(store, written, Duration::from_secs(WAIT_S_MAX)).context("the import is written")?;
+    let effect = wait(store, written, counts_from, Duration::from_secs(WAIT_S_MAX))
+        .context("the import is written")?;
     let what = if written == version { "nothing to write" } else { "imported" };
     writeln!(out, "{what}; {effect}")?;
     Ok(ExitCode::SUCCESS)
@@ -140,20 +143,17 @@ fn write(
     args: &Args,
     store: &EmbeddedRegistry,
     version: u64,
-    now: Timestamp,
+    counts_from: Timestamp,
     entries: Vec<Entry>,
 ) -> anyhow::Result<u64> {
-    let is_first = version == 0;
-    if is_first && args.made_up {
+    if version == 0 && args.made_up {
         // Before the first entry, so that no engine ever takes the city for a real one.
         store.mark_made_up()?;
     }
     if entries.is_empty() {
         return Ok(version);
     }
-    // What the first import brings counts since ever: taps from before it are decided by it, too.
-    let applied = if is_first { Timestamp::MIN } else { now };
-    let written = store.apply_to_version(version, entries, applied, &args.by.who())?;
+    let written = store.apply_to_version(version, entries, counts_from, &args.by.who())?;
     written.context("somebody else changed the registry meanwhile, and nothing was written: import again")
 }
 

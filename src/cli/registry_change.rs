@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::registry::{Applied, EmbeddedRegistry};
 use gatebell_engine::ids::{GuardianId, PupilId, SchoolId};
-use gatebell_engine::registry::{Entry, EntryKey, Guardian, Pupil, School};
+use gatebell_engine::registry::{CHANGE_LEAD, Entry, EntryKey, Guardian, Pupil, School};
 use gatebell_engine::time::Timestamp;
 
 use super::Globals;
@@ -106,12 +106,12 @@ impl RegistryOfCity {
     ) -> anyhow::Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let version = self.store.version()?;
-            let now = super::now();
-            let decided = decide(self, now)?;
+            let counts_from = counts_from(1);
+            let decided = decide(self, counts_from)?;
             let written = if decided.entries.is_empty() {
                 Some(version)
             } else {
-                self.store.apply_to_version(version, decided.entries, now, &by.who())?
+                self.store.apply_to_version(version, decided.entries, counts_from, &by.who())?
             };
             let Some(version) = written else {
                 continue;
@@ -119,7 +119,7 @@ impl RegistryOfCity {
             for warning in decided.warnings {
                 writeln!(std::io::stderr(), "warning: {warning}")?;
             }
-            let effect = wait(&self.store, version, Duration::from_secs(WAIT_S_MAX))
+            let effect = wait(&self.store, version, counts_from, Duration::from_secs(WAIT_S_MAX))
                 .with_context(|| format!("recorded: {}", decided.message))?;
             writeln!(std::io::stdout(), "{}; {effect}", decided.message)?;
             return Ok(());
@@ -128,14 +128,28 @@ impl RegistryOfCity {
     }
 }
 
-/// Waits until `version` is in effect, and says how.
+/// Entries that are surely written within a second, on a slow disk too.
+const ENTRIES_WRITTEN_PER_S: u64 = 20_000;
+
+/// From when a change of so many entries counts that is written now: by then a running engine has read it, so that no tap
+/// was decided without it that it counts for.
+pub(super) fn counts_from(entries: usize) -> Timestamp {
+    let writing_s = u64::try_from(entries).unwrap_or(u64::MAX) / ENTRIES_WRITTEN_PER_S;
+    super::now().plus(CHANGE_LEAD + Duration::from_secs(writing_s))
+}
+
+/// Waits until `version`, which counts from `counts_from` on, is in effect, and says how.
 pub(super) fn wait(
     store: &EmbeddedRegistry,
     version: u64,
+    counts_from: Timestamp,
     timeout: Duration,
 ) -> anyhow::Result<&'static str> {
     match store.wait_applied(version, timeout)? {
-        Applied::ByTheEngine => Ok("in effect in the running engine"),
+        Applied::ByTheEngine => {
+            std::thread::sleep(counts_from.since(super::now()));
+            Ok("in effect in the running engine")
+        }
         Applied::NoEngineRuns => Ok("in effect when gatebell serve starts (none is running)"),
         Applied::NotInTime { reached } => bail!(
             "the running engine has not taken it up within {} s (it is at version {reached} of {version}): \
