@@ -16,6 +16,9 @@ use crate::ledger::{Event, LedgerEntry};
 use crate::notice::Channel;
 use crate::tap::Outcome;
 
+/// Longer latencies count as this one: an hour, after which no passage is told any more.
+const LATENCY_MAX_US: u64 = 3_600_000_000;
+
 /// Something that keeps the engine from doing all of its work.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotReady {
@@ -335,7 +338,8 @@ impl Status {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut latencies = locked(&self.latencies);
         let histogram = latencies.entry(channel).or_insert_with(|| {
-            Histogram::new(3).expect("three significant digits are within what the histogram allows")
+            Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
+                .expect("an hour in microseconds with three digits is within what the histogram allows")
         });
         histogram.saturating_record(micros);
     }
@@ -368,5 +372,22 @@ impl Status {
         if locked(&self.troubles).remove(what).is_some() {
             tracing::info!(what, "works again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::ports::clock::SystemClock;
+
+    #[test]
+    fn a_latency_is_kept_as_long_as_it_was() {
+        let status = Status::new(Arc::new(Vitals::new(Arc::new(SystemClock::new()))), []);
+        status.answered(Channel::App, Duration::from_millis(250));
+        let latencies = status.snapshot().tap_to_answer_us;
+        let kept_us = latencies.get(&Channel::App).unwrap().max();
+        assert!((250_000..250_300).contains(&kept_us), "{kept_us}");
     }
 }
