@@ -9,14 +9,13 @@ mod city;
 mod cli;
 mod config;
 mod demo;
-#[allow(dead_code, reason = "the wiring that serves them is on its way")]
 mod http;
-#[allow(dead_code, reason = "the wiring that starts it is on its way")]
 mod logs;
 mod replay;
 #[allow(dead_code, reason = "serve starts it")]
 mod settling;
 mod statement;
+mod wiring;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ mod protect;
 mod recount;
 mod registry_change;
 mod replay;
+mod serve;
 mod term;
 mod token;
 
@@ -154,6 +155,8 @@ enum Command {
     Ledger(ledger::Args),
     /// Close a term: its bill becomes final
     Term(term::Args),
+    /// Run the engine: take taps, send notices, take receipts
+    Serve(serve::Args),
     /// Make, list and revoke the tokens with which readers' vendors report taps
     Token(token::Args),
     /// Check the configuration and say where each part of it comes from
@@ -179,6 +182,7 @@ impl Command {
             Self::Recount(args) => recount::run(args, globals),
             Self::Ledger(args) => ledger::run(args, globals),
             Self::Term(args) => term::run(args, globals),
+            Self::Serve(args) => serve::run(args, globals),
             Self::Token(args) => token::run(args, globals),
             Self::Config(args) => config::run(args, globals),
             Self::GatewaySim(args) => gateway_sim::run(args, globals),

@@ -4,12 +4,9 @@
 //! the program, so the two cannot drift apart. A mistake stops the start, with every other one, each at its line. Secrets
 //! are never in the file: it names the file or the environment variable that has them.
 
-#[allow(dead_code, reason = "the wiring that reads them is on its way")]
 mod lanes;
-#[allow(dead_code, reason = "the wiring that reads them is on its way")]
 mod listeners;
 mod mistakes;
-#[allow(dead_code, reason = "the wiring that fetches them is on its way")]
 mod secret;
 mod section;
 
@@ -19,13 +16,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use toml::de::DeTable;
 
-#[allow(unused_imports, reason = "the wiring that reads them is on its way")]
 pub(crate) use lanes::{Account, AppBackend, LaneLimits, MitakeGateway};
 pub(crate) use listeners::{CallbacksListener, MetricsListener, TapsListener};
 pub(crate) use mistakes::ConfigurationMistakes;
 use mistakes::Mistake;
-#[allow(unused_imports, reason = "the wiring that reads them is on its way")]
-pub(crate) use secret::{SecretError, SecretSource};
+pub(crate) use secret::SecretSource;
 use section::Section;
 
 /// The file that holds when no other is named.
@@ -35,7 +30,6 @@ const TERM_DEFAULT: &str = "114-1";
 const BUILT_IN_NAME: &str = "the built-in configuration";
 
 /// A configuration without mistakes.
-#[allow(dead_code, reason = "the wiring that reads it is on its way")]
 #[derive(Debug, Clone)]
 pub(crate) struct Configuration {
     /// The data directory of the embedded log and store, relative to the working directory.
@@ -59,17 +53,17 @@ pub(crate) struct Configuration {
 }
 
 /// The `[city]` table.
-#[allow(dead_code, reason = "the wiring that reads it is on its way")]
 #[derive(Debug, Clone)]
 pub(crate) struct City {
     /// The term: a name or a file.
     pub(crate) term: String,
     /// Room is made for so many at the start, so that nothing has to grow in the morning.
     pub(crate) pupils_expected: usize,
+    /// A directory with the texts, `zh-TW.toml` and `en.toml`; `None`: the built-in ones.
+    pub(crate) texts: Option<PathBuf>,
 }
 
 /// The `[tap_log]` table.
-#[allow(dead_code, reason = "the wiring that reads it is on its way")]
 #[derive(Debug, Clone)]
 pub(crate) struct TapLogSettings {
     /// Shards; fixed once the data directory is there.
@@ -81,7 +75,6 @@ pub(crate) struct TapLogSettings {
 }
 
 /// The `[logs]` table.
-#[allow(dead_code, reason = "the wiring that reads it is on its way")]
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
     /// One line of text or one JSON object an event.
@@ -162,8 +155,9 @@ impl City {
         let term =
             section.text("term", "a term's name or file", |text| (!text.is_empty()).then(|| text.to_owned()));
         let pupils_expected = section.number("pupils_expected", 1..=10_000_000, 20_000);
+        let texts = section.path("texts");
         section.end();
-        Self { term: term.unwrap_or_else(|| TERM_DEFAULT.to_owned()), pupils_expected }
+        Self { term: term.unwrap_or_else(|| TERM_DEFAULT.to_owned()), pupils_expected, texts }
     }
 }
 

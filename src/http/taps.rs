@@ -5,8 +5,8 @@
 //! Each tap is decoded once, to know its card and reader; the bytes that the reader sent go into the log untouched. What
 //! becomes of a tap afterwards is the shards' business.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
@@ -29,6 +29,9 @@ use super::tap_batch::BodyForm;
 const RETRY_FULL_S: u16 = 1;
 /// When to come back while the log or the registry is not there.
 const RETRY_UNAVAILABLE_S: u16 = 5;
+
+/// How long a trouble of the log counts.
+const TROUBLE_KEPT: Duration = Duration::from_secs(30);
 
 /// Why a token or a reader could not be looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +59,28 @@ pub(crate) struct TapsLimits {
     pub(crate) read_timeout: Duration,
 }
 
+/// Whether the log took what it was given last: for readiness. A trouble is forgotten after a while, since nobody sends
+/// taps to a process that says it is not ready.
+#[derive(Debug, Default)]
+pub(crate) struct IntakeHealth {
+    trouble: Mutex<Option<(Instant, String)>>,
+}
+
+impl IntakeHealth {
+    /// Why taps could not be made durable just now, if so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().filter(|(since, _)| since.elapsed() < TROUBLE_KEPT).map(|(_, why)| why.clone())
+    }
+
+    fn note(&self, trouble: Option<String>) {
+        let mut noted = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        *noted = trouble.map(|why| (Instant::now(), why));
+    }
+}
+
 struct Surface {
+    health: Arc<IntakeHealth>,
     intake: Arc<dyn TapIntake>,
     reporters: Arc<dyn Reporters>,
     limits: TapsLimits,
@@ -146,14 +170,15 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The routes.
+/// The routes. What the log answers is noted in `health`.
 pub(crate) fn router(
     intake: Arc<dyn TapIntake>,
     reporters: Arc<dyn Reporters>,
+    health: Arc<IntakeHealth>,
     limits: TapsLimits,
 ) -> Router {
     let room = Semaphore::new(limits.requests_max);
-    let surface = Surface { intake, reporters, limits, room, measures: Measures::new() };
+    let surface = Surface { health, intake, reporters, limits, room, measures: Measures::new() };
     Router::new()
         .route("/v1/taps", post(report))
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
@@ -177,18 +202,27 @@ impl Surface {
         let records = form.records(&body)?;
         let (taps, receipt) = self.judge(records, &scope)?;
         if !taps.is_empty() {
-            let begun = std::time::Instant::now();
-            self.intake.append(taps).await.map_err(|error| match error {
-                IntakeError::Full => Refusal::Full,
-                IntakeError::Unavailable(cause) => {
-                    tracing::warn!(%cause, "taps could not be made durable; the reader is told to send them again");
-                    Refusal::Unavailable
-                }
-            })?;
-            self.measures.append_s.record(begun.elapsed());
+            self.append(taps).await?;
         }
         self.measures.accepted.increment(receipt.accepted as u64);
         Ok(receipt)
+    }
+
+    async fn append(&self, taps: Vec<IncomingTap>) -> Result<(), Refusal> {
+        let begun = Instant::now();
+        match self.intake.append(taps).await {
+            Ok(()) => {
+                self.measures.append_s.record(begun.elapsed());
+                self.health.note(None);
+                Ok(())
+            }
+            Err(IntakeError::Full) => Err(Refusal::Full),
+            Err(IntakeError::Unavailable(cause)) => {
+                tracing::warn!(%cause, "taps could not be made durable; the reader is told to send them again");
+                self.health.note(Some(cause.to_string()));
+                Err(Refusal::Unavailable)
+            }
+        }
     }
 
     async fn scope(&self, headers: &HeaderMap) -> Result<TokenScope, Refusal> {

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -87,7 +86,7 @@ impl Served {
         let reporters = Arc::new(TwoTokens::default());
         let limits =
             TapsLimits { requests_max, body_bytes_max: BODY_MAX, read_timeout: Duration::from_millis(200) };
-        let router = router(log.clone(), reporters.clone(), limits);
+        let router = router(log.clone(), reporters.clone(), Arc::default(), limits);
         let bounds = ListenerLimits {
             connections_max: 8,
             head_timeout: Duration::from_millis(200),

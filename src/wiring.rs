@@ -1,0 +1,247 @@
+//! Wiring: which connector stands behind which port.
+//!
+//! The engine names no connector, and no connector another; here they meet, by what the configuration says. Owns the way
+//! of secrets from where they lie to who needs them, and promises that all that cannot be had are named at once. What is
+//! served to the outside is the business of `http`; when things start and stop, that of `serve`.
+
+mod secrets;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gatebell_connectors::app::{self, AppConnector, AppSettings};
+use gatebell_connectors::data_dir::DataDir;
+use gatebell_connectors::sms::callback_address::{CallbackAddresses, CallbackKeys};
+use gatebell_connectors::sms::mitake::{self, MitakeConnector, MitakeSettings};
+use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
+use gatebell_connectors::store::embedded::registry_feed::EmbeddedRegistryFeed;
+use gatebell_connectors::store::embedded::store_db::EmbeddedStore;
+use gatebell_connectors::tap_log::embedded as tap_log;
+use gatebell_engine::ids::LaneName;
+use gatebell_engine::ledger::OwnerToken;
+use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
+use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::ledger::Ledger;
+use gatebell_engine::ports::receipts::ReceiptLog;
+use gatebell_engine::ports::tap_log::TapIntake;
+use gatebell_engine::registry::Entry;
+use gatebell_engine::runtime::{Engine, Ports, Settings};
+use gatebell_engine::template::Templates;
+use gatebell_engine::term::Term;
+use url::Url;
+
+use crate::config::{AppBackend, Configuration, LaneLimits, MitakeGateway};
+use secrets::Secrets;
+
+/// The lane of the city's app.
+const APP_LANE: &str = "app";
+/// How long a clean stop waits for answers that are on the wire; then they stay in doubt.
+const STOP_DRAIN: Duration = Duration::from_secs(5);
+
+/// A process's parts, put together and not yet running.
+pub(crate) struct Wired {
+    /// The engine between its ports.
+    pub(crate) engine: Engine,
+    /// Takes taps.
+    pub(crate) intake: Arc<dyn TapIntake>,
+    /// Takes receipts.
+    pub(crate) receipts: Arc<dyn ReceiptLog>,
+    /// Knows what was submitted.
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// The keys that sign callback addresses, by lane.
+    pub(crate) callback_keys: BTreeMap<LaneName, CallbackKeys>,
+}
+
+/// What the wiring is told beside the configuration.
+pub(crate) struct Surroundings<'a> {
+    /// The data directory, whose lock this process holds.
+    pub(crate) directory: &'a DataDir,
+    /// The term.
+    pub(crate) term: Term,
+    /// Where receipts are listened for.
+    pub(crate) callbacks: SocketAddr,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Opens the embedded log and store, and puts the engine between them and the configured lanes.
+///
+/// # Errors
+/// When a file cannot be opened, a secret cannot be had, a lane cannot be set up or is missing, or a text does not fit.
+pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>) -> anyhow::Result<Wired> {
+    let Surroundings { directory, term, callbacks, clock } = surroundings;
+    let mut secrets = Secrets::fetch(configuration, directory)?;
+    let registry = EmbeddedRegistry::open(directory)?;
+    let made_up_city = registry.is_made_up()?;
+    let mut channels: Vec<Arc<dyn ChannelConnector>> = Vec::new();
+    for gateway in &configuration.gateways {
+        let connector = mitake_connector(gateway, &mut secrets, callbacks, made_up_city, Arc::clone(&clock))
+            .with_context(|| format!("cannot set up the gateway {}", gateway.name))?;
+        channels.push(Arc::new(connector));
+    }
+    if let Some(backend) = &configuration.app {
+        let connector = app_connector(backend, &mut secrets, made_up_city, Arc::clone(&clock))
+            .context("cannot set up the city's app")?;
+        channels.push(Arc::new(connector));
+    }
+
+    let store = EmbeddedStore::open(directory)?;
+    let (log, intake) = tap_log::open(directory, &tap_log_settings(configuration), Arc::clone(&clock))?;
+    let settings = Settings {
+        term: Arc::new(term),
+        templates: Arc::new(templates(configuration, &registry)?),
+        owner: owner()?,
+        pupils_expected: configuration.city.pupils_expected,
+        stop_drain: STOP_DRAIN,
+    };
+    let ports = Ports {
+        tap_log: Box::new(log),
+        ledger: store.ledger(),
+        receipts: store.receipts(),
+        registry: Box::new(EmbeddedRegistryFeed::open(directory)?),
+        channels,
+        clock,
+    };
+    Ok(Wired {
+        engine: Engine::new(settings, ports)?,
+        intake: Arc::new(intake),
+        receipts: store.receipts(),
+        ledger: store.ledger(),
+        callback_keys: secrets.callback_keys,
+    })
+}
+
+fn tap_log_settings(configuration: &Configuration) -> tap_log::TapLogSettings {
+    let configured = &configuration.tap_log;
+    tap_log::TapLogSettings {
+        partitions: NonZeroU32::new(configured.partitions).unwrap_or(NonZeroU32::MIN),
+        queue_taps_max: configured.queue_taps_max,
+        keep: Some(Duration::from_secs(u64::from(configured.retention_days) * 86_400)),
+        ..tap_log::TapLogSettings::default()
+    }
+}
+
+fn mitake_connector(
+    gateway: &MitakeGateway,
+    secrets: &mut Secrets,
+    callbacks: SocketAddr,
+    made_up_city: bool,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<MitakeConnector> {
+    let own = mitake::profile(gateway.name.clone(), gateway.limits.rate_per_s);
+    let profile = LaneProfile {
+        gives_receipts: gateway.receipts,
+        poll_after: gateway.receipts.then_some(gateway.poll_after),
+        ..limited(own, &gateway.limits)
+    };
+    let (username, password) = secrets.account(&gateway.name)?;
+    let reports_to = gateway.callback_url.as_ref().filter(|_| gateway.receipts);
+    let callbacks = match (reports_to, secrets.callback_keys.get(&gateway.name)) {
+        (Some(url), Some(keys)) => {
+            let base = with_port(url, callbacks.port());
+            Some(CallbackAddresses::new(base.as_str(), mitake::PROTOCOL, &gateway.name, keys.clone())?)
+        }
+        _ => None,
+    };
+    let endpoint = gateway.url.to_string();
+    let settings = MitakeSettings { profile, endpoint, username, password, callbacks, made_up_city };
+    Ok(MitakeConnector::new(settings, clock)?)
+}
+
+/// `url` with `listening`, where its own port is 0: "the one that the system chose".
+fn with_port(url: &Url, listening: u16) -> Url {
+    let mut url = url.clone();
+    if url.port() == Some(0) {
+        url.set_port(Some(listening)).ok();
+    }
+    url
+}
+
+fn app_connector(
+    backend: &AppBackend,
+    secrets: &mut Secrets,
+    made_up_city: bool,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<AppConnector> {
+    let name = LaneName::new(APP_LANE).context("the app's lane")?;
+    let profile = limited(app::profile(name, backend.limits.rate_per_s), &backend.limits);
+    let key = secrets.app_key.take().context("the app's key was fetched")?;
+    let endpoint = backend.url.to_string();
+    Ok(AppConnector::new(AppSettings { profile, endpoint, key, made_up_city }, clock)?)
+}
+
+fn limited(profile: LaneProfile, limits: &LaneLimits) -> LaneProfile {
+    LaneProfile {
+        rate_per_s: limits.rate_per_s,
+        burst: limits.burst,
+        window: limits.window,
+        batch_max: limits.batch_max,
+        queue_max: limits.queue_max,
+        submit_timeout: limits.submit_timeout,
+        ..profile
+    }
+}
+
+/// The texts, fitted to what the gateway adds and to the longest name of a school.
+fn templates(configuration: &Configuration, registry: &EmbeddedRegistry) -> anyhow::Result<Templates> {
+    let templates = match &configuration.city.texts {
+        Some(directory) => {
+            Templates::parse(&text_file(directory, "zh-TW.toml")?, &text_file(directory, "en.toml")?)
+                .with_context(|| format!("the texts in {} have mistakes", directory.display()))?
+        }
+        None => Templates::built_in(),
+    };
+    let mut longest_place = String::new();
+    registry.for_each("school", |entry| {
+        if let Entry::School(school) = entry
+            && school.name.encode_utf16().count() > longest_place.encode_utf16().count()
+        {
+            longest_place = school.name.to_string();
+        }
+    })?;
+    let affix_units = configuration
+        .gateways
+        .iter()
+        .map(|gateway| gateway.text_before.encode_utf16().count() + gateway.text_after.encode_utf16().count())
+        .max()
+        .unwrap_or(0);
+    templates.fitted(&longest_place, affix_units).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", lines.join("\n")).context("the texts do not fit one SMS")
+    })
+}
+
+fn text_file(directory: &Path, name: &str) -> anyhow::Result<String> {
+    let file = directory.join(name);
+    std::fs::read_to_string(&file).with_context(|| format!("cannot read the texts {}", file.display()))
+}
+
+/// Whoever restarts is another owner of claims.
+fn owner() -> anyhow::Result<OwnerToken> {
+    let mut bytes = [0; size_of::<u128>()];
+    getrandom::fill(&mut bytes).context("the system gives no random bytes")?;
+    Ok(OwnerToken(u128::from_be_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_callback_url_with_port_zero_gets_the_port_that_is_listened_on() {
+        for (configured, used) in [
+            ("http://127.0.0.1:0", "http://127.0.0.1:8081/"),
+            ("http://127.0.0.1:9000/x", "http://127.0.0.1:9000/x"),
+            ("https://gatebell.example/", "https://gatebell.example/"),
+        ] {
+            assert_eq!(with_port(&Url::parse(configured).unwrap(), 8081).as_str(), used);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The whole program through its public faces: commands, HTTP, and the gateway simulator at the other end.
+
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod privacy;
+mod process;
+mod town;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use gatebell_gateway_sim::{AppBackend, Faults, GatewaySim, Receipts, SimConfig, Spread};
+use serde_json::Value;
+
+use process::{PATIENCE, Station, gatebell, printed, report_to};
+use town::{READER, SCHOOL, phone, tap};
+
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A simulator that answers soon and without faults.
+fn gentle() -> SimConfig {
+    let quick = Spread { median_ms: 2, p99_ms: 20 };
+    SimConfig {
+        latency: quick,
+        faults: Faults {
+            refused: 0.0,
+            retry_later: 0.0,
+            throttled: 0.0,
+            stopped: 0.0,
+            no_answer: 0.0,
+            taken_no_answer: 0.0,
+            taken_rubbish: 0.0,
+            taken_cut_off: 0.0,
+            ..Faults::default()
+        },
+        receipts: Receipts {
+            failed: 0.0,
+            delay: Spread { median_ms: 30, p99_ms: 200 },
+            late: 0.0,
+            lost: 0.0,
+            retry_ms: 100,
+            tries_max: 100,
+            ..Receipts::default()
+        },
+        app: AppBackend {
+            latency: quick,
+            gone: 0.0,
+            retry_later: 0.0,
+            throttled: 0.0,
+            no_answer: 0.0,
+            taken_no_answer: 0.0,
+            ..AppBackend::default()
+        },
+        ..SimConfig::default()
+    }
+}
+
+async fn simulator(config: SimConfig) -> GatewaySim {
+    GatewaySim::start(config, ANY_PORT.parse().unwrap()).await.unwrap()
+}
+
+/// The entries of one kind.
+fn entries<'l>(ledger: &'l [Value], entry: &str) -> Vec<&'l Value> {
+    ledger.iter().filter(|line| line["entry"] == entry).collect()
+}
+
+#[tokio::test]
+async fn one_tap_becomes_two_notices_a_receipt_and_a_line_of_the_bill() {
+    let sim = simulator(gentle()).await;
+    let station = Station::of(2, &sim, &[]);
+    let mut serving = station.serve().await;
+    let answer = serving.report(&[tap(0)]).await.unwrap();
+    assert_eq!(answer, (202, serde_json::json!({"accepted": 1, "rejected": []})));
+
+    let ledger = station.until_ledger("the charge", |ledger| !entries(ledger, "charged").is_empty()).await;
+    let delivered = entries(&ledger, "delivered");
+    assert_eq!(delivered.len(), 1, "{ledger:#?}");
+    assert_eq!(delivered[0]["channel"], "sms");
+    assert_eq!(delivered[0]["order"], "O0");
+    assert_eq!(delivered[0]["day"], station.town.today());
+    let pushed = station.until_ledger("the push", |ledger| !entries(ledger, "accepted").is_empty()).await;
+    assert_eq!(entries(&pushed, "accepted")[0]["channel"], "app");
+
+    let bill = station.bill();
+    assert_eq!(
+        (&bill[0]["order"], &bill[0]["delivered"], &bill[0]["fee"]),
+        (&"O0".into(), &1.into(), &1.into())
+    );
+    assert_eq!(bill[1]["delivered"], 0);
+    station.assert_recounted();
+
+    assert!(serving.stop("TERM").await.success());
+    let seen = sim.stop().await;
+    assert_eq!((seen.messages.len(), seen.pushes.len()), (1, 1));
+    assert_eq!(seen.messages[0].dstaddr, phone(0));
+    assert!(seen.messages[0].is_delivered());
+    assert!(seen.messages[0].receipts.iter().any(|receipt| receipt.acknowledged));
+    assert_eq!((seen.counts.signature_failures, seen.counts.overruns), (0, 0));
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_stops_the_start_with_every_mistake_at_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = folder.path().join("wrong.toml");
+    let text = "[taps]\nlisten = 8080\n[[gateway]]\nname = \"sms\"\nkind = \"mitake\"\n\
+                url = \"https://sms.example/\"\npassword = \"hunter2\"\nwindow = 16\n";
+    fs::write(&configuration, text).unwrap();
+    let data = folder.path().join("data");
+    let output =
+        gatebell().args(["serve", "--config"]).arg(&configuration).arg("--data").arg(&data).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = printed(&output);
+    for expected in [
+        "wrong.toml:2:10",
+        "taps.listen: found 8080",
+        "gateway[0].password: unknown key",
+        "gateway[0].username: missing",
+        "wrong.toml:8:10",
+        "a whole number from 1 to 15",
+    ] {
+        assert!(said.contains(expected), "{expected} in\n{said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+    assert!(!data.exists(), "nothing is begun");
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_had_are_all_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let open_to_others = folder.path().join("password");
+    fs::write(&open_to_others, "hunter2").unwrap();
+    fs::set_permissions(&open_to_others, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let configuration = folder.path().join("gatebell.toml");
+    let text = format!(
+        "[[gateway]]\nname = \"sms\"\nkind = \"mitake\"\nurl = \"https://sms.example/\"\nusername = \"city\"\n\
+         password_file = {open_to_others:?}\n[app]\nurl = \"https://push.example/\"\nkey_env = \"NEVER_SET_KEY\"\n\
+         [taps]\nlisten = \"{ANY_PORT}\"\n[callbacks]\nlisten = \"{ANY_PORT}\"\n[metrics]\nlisten = \"{ANY_PORT}\"\n"
+    );
+    fs::write(&configuration, text).unwrap();
+    let data = folder.path().join("data");
+    let output =
+        gatebell().args(["serve", "--config"]).arg(&configuration).arg("--data").arg(&data).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = printed(&output);
+    for expected in ["password of gateway sms", "chmod 600", "key of the app", "NEVER_SET_KEY is not set"] {
+        assert!(said.contains(expected), "{expected} in\n{said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[tokio::test]
+async fn a_second_serve_on_a_data_directory_is_refused_and_the_first_goes_on() {
+    let sim = simulator(gentle()).await;
+    let station = Station::of(1, &sim, &[]);
+    let mut serving = station.serve().await;
+    let second = station.gatebell(&["serve"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(printed(&second).contains("another gatebell serve"), "{}", printed(&second));
+    assert_eq!(serving.report(&[tap(0)]).await.unwrap().0, 202);
+    assert!(serving.stop("INT").await.success());
+    assert!(!station.data.join("listeners.json").exists());
+    let mut after = station.serve().await;
+    assert!(after.stop("TERM").await.success());
+}
+
+#[tokio::test]
+async fn a_clean_stop_loses_nothing_that_was_acknowledged() {
+    let sim = simulator(SimConfig { latency: Spread { median_ms: 50, p99_ms: 100 }, ..gentle() }).await;
+    let station = Station::of(60, &sim, &[]);
+    let mut serving = station.serve().await;
+    let taps: Vec<Value> = (0..60).map(tap).collect();
+    assert_eq!(serving.report(&taps).await.unwrap().0, 202);
+    assert!(serving.stop("TERM").await.success());
+    let _after = station.serve().await;
+    station.until_ledger("every charge", |ledger| entries(ledger, "charged").len() == 60).await;
+    assert_eq!(sim.stop().await.messages.len(), 60);
+    station.assert_recounted();
+}
+
+#[tokio::test]
+async fn a_schools_token_is_for_its_readers_and_a_revoked_one_for_nobody() {
+    let sim = simulator(gentle()).await;
+    let station = Station::of(1, &sim, &[]);
+    let serving = station.serve().await;
+    let client = reqwest::Client::new();
+    let url = serving.taps_url();
+    let its_own = station.new_token(&["--school", SCHOOL]);
+    let anothers = station.new_token(&["--school", "400400"]);
+    assert_eq!(tap(0)["reader"], READER);
+    let (status, answer) = report_to(&client, &url, &its_own, &[tap(0)]).await.unwrap();
+    assert_eq!((status, &answer["accepted"]), (202, &1.into()));
+    let (status, answer) = report_to(&client, &url, &anothers, &[tap(0)]).await.unwrap();
+    assert_eq!((status, &answer["rejected"][0]["reason"]), (202, &"not_allowed".into()));
+    // The first token is the station's own, made before the two.
+    assert!(station.gatebell(&["token", "revoke", "2"]).status.success());
+    assert_eq!(report_to(&client, &url, &its_own, &[tap(0)]).await.unwrap().0, 401);
+}
+
+#[tokio::test]
+async fn a_full_queue_asks_readers_to_come_back_and_every_acknowledged_tap_is_there() {
+    let sim = simulator(gentle()).await;
+    let station = Station::of(1, &sim, &[("tap_log", "queue_taps_max = 2"), ("taps", "requests_max = 64")]);
+    let serving = station.serve().await;
+    let (url, client) = (serving.taps_url(), reqwest::Client::new());
+    let mut accepted = 0;
+    let mut refused = 0;
+    let begun = Instant::now();
+    while refused == 0 {
+        assert!(begun.elapsed() < PATIENCE, "the queue is never full");
+        let reports = (0..32).map(|_| {
+            let (client, url, token) = (client.clone(), url.clone(), station.token.clone());
+            tokio::spawn(async move { report_to(&client, &url, &token, &[tap(0), tap(0)]).await.unwrap() })
+        });
+        for report in reports.collect::<Vec<_>>() {
+            match report.await.unwrap() {
+                (202, _) => accepted += 2,
+                (429, _) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(accepted > 0);
+    let (_, page) = serving.page("/metrics").await;
+    let counted =
+        page.lines().find(|line| line.starts_with("gatebell_reported_taps_total{result=\"accepted\"}"));
+    assert_eq!(counted.unwrap().rsplit(' ').next().unwrap(), accepted.to_string());
+    let read = |page: &str| -> u64 {
+        let outcomes = page.lines().filter(|line| line.starts_with("gatebell_taps_total{"));
+        outcomes.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    while read(&serving.page("/metrics").await.1) < accepted {
+        assert!(begun.elapsed() < PATIENCE, "acknowledged taps are missing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(read(&serving.page("/metrics").await.1), accepted, "a refused report may be sent again whole");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_down_is_reported_and_gets_everything_when_it_is_back() {
+    let sim = simulator(gentle()).await;
+    let address: SocketAddr = sim.address();
+    let station = Station::of(20, &sim, &[]);
+    sim.stop().await;
+    let serving = station.serve().await;
+    let taps: Vec<Value> = (0..20).map(tap).collect();
+    assert_eq!(serving.report(&taps).await.unwrap().0, 202);
+    let lane_is_down = |status: u16, answer: &Value| {
+        let missing = answer["missing"].as_array().unwrap();
+        status == 503 && missing.iter().any(|missing| missing["why"].as_str().unwrap().contains("mitake"))
+    };
+    serving.until_ready("the gateway's absence", lane_is_down).await;
+    assert_eq!(serving.page("/healthz").await.0, 200);
+
+    let back = GatewaySim::start(gentle(), address).await.unwrap();
+    station.until_ledger("every charge", |ledger| entries(ledger, "charged").len() == 20).await;
+    serving.until_ready("readiness", |status, _| status == 200).await;
+    let seen = back.stop().await;
+    assert_eq!((seen.messages.len(), seen.counts.overruns), (20, 0));
+}
+
+/// The shell's `ulimit -f` stands in for a full disk: writing beyond it fails, once the signal that would come first is
+/// ignored.
+#[tokio::test]
+async fn a_disk_that_refuses_to_write_is_said_and_nothing_acknowledged_is_lost() {
+    const BLOCKS_OF_512_MAX: u32 = 3_000;
+    let sim = simulator(gentle()).await;
+    let station = Station::of(3, &sim, &[]);
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .arg("-c")
+        .arg(format!("trap '' XFSZ; ulimit -f {BLOCKS_OF_512_MAX}; exec \"$@\""))
+        .args(["sh", env!("CARGO_BIN_EXE_gatebell"), "serve", "--config"])
+        .arg(&station.configuration)
+        .arg("--data")
+        .arg(&station.data);
+    let mut serving = station.serve_by(limited).await;
+    let mut acknowledged = 0_u64;
+    let begun = Instant::now();
+    loop {
+        let taps: Vec<Value> = (0..500).map(|_| tap(0)).collect();
+        match serving.report(&taps).await.unwrap() {
+            (202, _) => acknowledged += 500,
+            (503, _) => break,
+            other => panic!("{other:?}"),
+        }
+        assert!(begun.elapsed() < PATIENCE, "the disk never refuses");
+    }
+    assert!(acknowledged > 0);
+    serving.until_ready("the trouble", |status, _| status == 503).await;
+    serving.kill();
+
+    let after = station.serve().await;
+    let kept = station.taps_on_disk();
+    assert!(kept >= acknowledged, "{kept} of {acknowledged}");
+    assert_eq!(after.report(&[tap(1)]).await.unwrap().0, 202);
+    station.until_ledger("both charges", |ledger| entries(ledger, "charged").len() == 2).await;
+}

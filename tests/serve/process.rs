@@ -1,0 +1,280 @@
+//! A running `gatebell serve` on a data directory of its own, as an operator and a reader meet it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use gatebell_gateway_sim::GatewaySim;
+use serde_json::Value;
+
+use crate::town::Town;
+
+/// The longest that anything is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Partitions of a log when nothing else is said.
+const PARTITIONS: u32 = 4;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A data directory, its configuration and its town.
+pub(crate) struct Station {
+    pub(crate) town: Town,
+    pub(crate) data: PathBuf,
+    pub(crate) configuration: PathBuf,
+    pub(crate) token: String,
+    folder: tempfile::TempDir,
+}
+
+impl Station {
+    /// Imports a town of `pupils` and sends its notices to `sim`; `more` is put under the given tables' heads.
+    pub(crate) fn of(pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let town = Town::of(pupils, folder.path());
+        let configuration = folder.path().join("gatebell.toml");
+        fs::write(&configuration, configuration_of(sim, &town, more)).unwrap();
+        let data = folder.path().join("data");
+        let mut station = Self { town, data, configuration, token: String::new(), folder };
+        let imported = station.gatebell(&["import", "--made-up", station.town.directory.to_str().unwrap()]);
+        assert!(imported.status.success(), "{}", printed(&imported));
+        station.token = station.new_token(&[]);
+        station
+    }
+
+    pub(crate) fn new_token(&self, more: &[&str]) -> String {
+        let made = self.gatebell(&[&["token", "add", "--label", "test"], more].concat());
+        assert!(made.status.success(), "{}", printed(&made));
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Runs a command on the data directory.
+    pub(crate) fn gatebell(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = gatebell();
+        command.args(args).arg("--config").arg(&self.configuration).arg("--data").arg(&self.data);
+        command
+    }
+
+    /// Starts to serve and waits until it listens.
+    pub(crate) async fn serve(&self) -> Serving {
+        self.serve_by(self.command(&["serve"])).await
+    }
+
+    /// As [`Station::serve`], by way of `command`.
+    pub(crate) async fn serve_by(&self, mut command: Command) -> Serving {
+        let listeners = self.data.join("listeners.json");
+        // One that was killed leaves it behind.
+        fs::remove_file(&listeners).ok();
+        let log = self.log_file();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut serving = Serving { child, log, addresses: None, token: self.token.clone() };
+        let begun = Instant::now();
+        while !listeners.exists() {
+            assert!(begun.elapsed() < PATIENCE, "does not listen:\n{}", serving.logged());
+            if let Some(status) = serving.child.try_wait().unwrap() {
+                panic!("ended with {status}:\n{}", serving.logged());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let content: Value = serde_json::from_slice(&fs::read(&listeners).unwrap()).unwrap();
+        let address = |surface: &str| content[surface].as_str().unwrap().parse().unwrap();
+        serving.addresses = Some(Addresses { taps: address("taps"), metrics: address("metrics") });
+        serving
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.folder.path().join("serve.log")
+    }
+
+    /// The whole ledger.
+    pub(crate) fn ledger(&self) -> Vec<Value> {
+        let exported = self.gatebell(&["ledger", "export", "--from", "2020-01-01", "--to", "2099-12-31"]);
+        assert!(exported.status.success(), "{}", printed(&exported));
+        let lines = String::from_utf8(exported.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Records in the tap log's file.
+    pub(crate) fn taps_on_disk(&self) -> u64 {
+        let file = rusqlite::Connection::open(self.data.join("taps.db")).unwrap();
+        let count = |partition: u32| -> i64 {
+            let query = format!("SELECT count(*) FROM tap_{partition}");
+            file.query_row(&query, [], |row| row.get(0)).unwrap()
+        };
+        (0..PARTITIONS).map(count).sum::<i64>().cast_unsigned()
+    }
+
+    /// Waits until the ledger is as it should be.
+    pub(crate) async fn until_ledger(&self, what: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let begun = Instant::now();
+        loop {
+            let ledger = self.ledger();
+            if holds(&ledger) {
+                return ledger;
+            }
+            let logged = fs::read_to_string(self.log_file()).unwrap_or_default();
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{what} did not come; the ledger: {ledger:#?}\nthe log: {logged}"
+            );
+            tokio::time::sleep(LOOK_EVERY * 5).await;
+        }
+    }
+
+    /// The bill, by order.
+    pub(crate) fn bill(&self) -> Vec<Value> {
+        let billed = self.gatebell(&["bill", "--format", "json"]);
+        assert!(billed.status.success(), "{}", printed(&billed));
+        let bill: Value = serde_json::from_slice(&billed.stdout).unwrap();
+        bill.as_array().unwrap().clone()
+    }
+
+    /// The books derived again from the ledger alone say the same.
+    pub(crate) fn assert_recounted(&self) {
+        let recounted = self.gatebell(&["recount"]);
+        assert!(recounted.status.success(), "{}", printed(&recounted));
+    }
+}
+
+/// The program under test.
+pub(crate) fn gatebell() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatebell"));
+    for variable in ["GATEBELL_CONFIG", "GATEBELL_DATA", "GATEBELL_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Both outputs of a command.
+pub(crate) fn printed(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn configuration_of(sim: &GatewaySim, town: &Town, more: &[(&str, &str)]) -> String {
+    let under = |table: &str| -> String {
+        more.iter().filter(|(wanted, _)| *wanted == table).map(|(_, lines)| format!("{lines}\n")).collect()
+    };
+    format!(
+        "[city]\nterm = {term:?}\n{city}\
+         [tap_log]\n{tap_log}\
+         [logs]\nformat = \"json\"\n{logs}\
+         [taps]\nlisten = \"127.0.0.1:0\"\n{taps}\
+         [callbacks]\nlisten = \"127.0.0.1:0\"\n{callbacks}\
+         [metrics]\nlisten = \"127.0.0.1:0\"\n\
+         [[gateway]]\nname = \"mitake\"\nkind = \"mitake\"\nurl = \"{sms}\"\nsimulator = true\n\
+         callback_url = \"http://127.0.0.1:0\"\npoll_after_s = 10\n{gateway}\
+         [app]\nurl = \"{app}\"\nsimulator = true\n",
+        term = town.term.to_str().unwrap(),
+        city = under("city"),
+        tap_log = under("tap_log"),
+        logs = under("logs"),
+        taps = under("taps"),
+        callbacks = under("callbacks"),
+        gateway = under("gateway"),
+        sms = sim.mitake_url(),
+        app = sim.app_url(),
+    )
+}
+
+#[derive(Clone, Copy)]
+struct Addresses {
+    taps: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// A process that serves. Killed when dropped.
+pub(crate) struct Serving {
+    child: Child,
+    log: PathBuf,
+    addresses: Option<Addresses>,
+    token: String,
+}
+
+impl Serving {
+    fn addresses(&self) -> Addresses {
+        self.addresses.expect("it listens")
+    }
+
+    /// Where taps are reported.
+    pub(crate) fn taps_url(&self) -> String {
+        format!("http://{}/v1/taps", self.addresses().taps)
+    }
+
+    /// Reports `taps` once: the status, and the answer.
+    pub(crate) async fn report(&self, taps: &[Value]) -> reqwest::Result<(u16, Value)> {
+        report_to(&reqwest::Client::new(), &self.taps_url(), &self.token, taps).await
+    }
+
+    /// A page for operators: its status and text.
+    pub(crate) async fn page(&self, path: &str) -> (u16, String) {
+        let page = reqwest::get(format!("http://{}{path}", self.addresses().metrics)).await.unwrap();
+        (page.status().as_u16(), page.text().await.unwrap())
+    }
+
+    /// Waits until `/readyz` is as it should be.
+    pub(crate) async fn until_ready(&self, what: &str, holds: impl Fn(u16, &Value) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let (status, text) = self.page("/readyz").await;
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            if holds(status, &answer) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what} did not come: {answer}\n{}", self.logged());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Ends it as a crash of the machine's memory would: no clean-up whatever.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn stop(&mut self, signal: &str) -> ExitStatus {
+        let asked = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
+        assert!(asked.unwrap().success());
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "does not stop:\n{}", self.logged());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) fn logged(&self) -> String {
+        read_or_nothing(&self.log)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub(crate) async fn report_to(
+    client: &reqwest::Client,
+    url: &str,
+    token: &str,
+    taps: &[Value],
+) -> reqwest::Result<(u16, Value)> {
+    let answer = client.post(url).bearer_auth(token).json(taps).send().await?;
+    Ok((answer.status().as_u16(), answer.json().await?))
+}
+
+fn read_or_nothing(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
