@@ -6,6 +6,7 @@
 //! nothing of a body; no redirects (they would hand message and credentials to somebody else), no proxies from the
 //! environment, no retries. Leaves to others: what an answer means.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
@@ -78,6 +79,8 @@ pub(crate) struct Outbound {
     endpoint: Url,
     client: Client,
     connections: Semaphore,
+    /// What the last exchange failed of; empty when it did not.
+    trouble: Mutex<String>,
 }
 
 impl Outbound {
@@ -124,7 +127,13 @@ impl Outbound {
         let client = builder
             .build()
             .map_err(|error| EndpointError::Client { what, cause: causes(&error.without_url()) })?;
-        Ok(Self { what, endpoint, client, connections: Semaphore::new(limits.connections_max) })
+        Ok(Self {
+            what,
+            endpoint,
+            client,
+            connections: Semaphore::new(limits.connections_max),
+            trouble: Mutex::default(),
+        })
     }
 
     /// A POST to the endpoint itself.
@@ -159,7 +168,10 @@ impl Outbound {
                     body.extend_from_slice(&chunk);
                 }
                 Ok(Some(_)) => return Exchange::Unknown("answer_too_long"),
-                Ok(None) => return Exchange::Answer(Answer { status, retry_after, body }),
+                Ok(None) => {
+                    self.tell("");
+                    return Exchange::Answer(Answer { status, retry_after, body });
+                }
                 Err(error) => return self.failed(error),
             }
         }
@@ -177,8 +189,23 @@ impl Outbound {
         } else {
             Exchange::Unknown("broken_off")
         };
-        tracing::debug!(endpoint = self.what, cause = causes(&error), "an exchange failed");
+        self.tell(&causes(&error));
         exchange
+    }
+
+    /// Logs a cause of trouble when it is another than before: an outage is told once, not with every message.
+    fn tell(&self, cause: &str) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *trouble == cause {
+            return;
+        }
+        if cause.is_empty() {
+            tracing::info!("{} answers again", self.what);
+        } else {
+            tracing::warn!(cause, "no answer from {}", self.what);
+        }
+        trouble.clear();
+        trouble.push_str(cause);
     }
 }
 

@@ -104,3 +104,11 @@ async fn a_wrong_path_stops_the_gateway_instead_of_losing_messages() {
     let said = said_of(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(said, (down.clone(), down));
 }
+
+#[tokio::test]
+async fn nothing_leaves_before_the_line_is_encrypted() {
+    let address = server(|stream| answer(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).await;
+    let gateway = connector(mitake_settings(&format!("https://{address}/api/mtk")));
+    let not_sent = SubmitOutcome::NotSent { reason: "no_connection".into() };
+    assert_eq!(submit_one(&gateway, &message(1)).await, not_sent);
+}
