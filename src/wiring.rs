@@ -21,14 +21,13 @@ use gatebell_connectors::sms::mitake::{self, MitakeConnector, MitakeSettings};
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_connectors::store::embedded::registry_feed::EmbeddedRegistryFeed;
 use gatebell_connectors::store::embedded::store_db::EmbeddedStore;
-use gatebell_connectors::tap_log::embedded as tap_log;
+use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedTapIntake};
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::ledger::Ledger;
 use gatebell_engine::ports::receipts::ReceiptLog;
-use gatebell_engine::ports::tap_log::TapIntake;
 use gatebell_engine::registry::Entry;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
@@ -48,7 +47,7 @@ pub(crate) struct Wired {
     /// The engine between its ports.
     pub(crate) engine: Engine,
     /// Takes taps.
-    pub(crate) intake: Arc<dyn TapIntake>,
+    pub(crate) intake: Arc<EmbeddedTapIntake>,
     /// Takes receipts.
     pub(crate) receipts: Arc<dyn ReceiptLog>,
     /// Knows what was submitted.

@@ -85,7 +85,13 @@ fn open_store(args: &Args, globals: &Globals) -> anyhow::Result<Option<EmbeddedR
         return Ok(None);
     }
     let store = EmbeddedRegistry::open(&directory)?;
-    if !store.is_empty()? {
+    if store.is_empty()? {
+        ensure!(
+            !args.made_up || !directory.engine_is_running()?,
+            "a gatebell serve runs on {} and takes its city for a real one: stop it, import, and start it again",
+            path.display()
+        );
+    } else {
         match (args.made_up, store.is_made_up()?) {
             (true, false) => bail!(
                 "the city in {} is a real one, which --made-up would silence: use another data directory",

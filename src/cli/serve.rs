@@ -17,9 +17,11 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::tokens::TokenStore;
+use gatebell_connectors::tap_log::embedded::EmbeddedTapIntake;
 use gatebell_engine::ports::clock::SystemClock;
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
+use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,8 +44,8 @@ const LISTENERS_FILE: &str = "listeners.json";
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(20);
 /// The longest that threads may hold up the end of the process.
 const THREADS_STOP_MAX: Duration = Duration::from_secs(2);
-/// How often old figures are let go.
-const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often figures are brought up to date, and old ones let go.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// What a process returns that was ended by a second signal.
 const EXIT_AT_ONCE: i32 = 130;
 
@@ -132,6 +134,7 @@ impl Running {
             body_bytes_max: configuration.taps.body_bytes_max,
             read_timeout: configuration.taps.read_timeout,
         };
+        let intake = Arc::clone(&wired.intake);
         let taps_router = taps::router(wired.intake, Arc::new(reporters), Arc::clone(&health), limits);
         let callbacks_router = callbacks::router(CallbackPorts {
             receipts: wired.receipts,
@@ -150,7 +153,7 @@ impl Running {
             rest: [
                 tokio::spawn(listeners.callbacks.serve(callbacks_router, stop_rest.clone())),
                 tokio::spawn(listeners.metrics.serve(operations_router, stop_rest.clone())),
-                tokio::spawn(keep_metrics(metrics, stop_rest.clone())),
+                tokio::spawn(keep_metrics(metrics, intake, stop_rest.clone())),
             ],
             stop_taps,
             stop_engine,
@@ -216,13 +219,19 @@ fn operations_router(engine: Arc<Status>, health: Arc<IntakeHealth>, metrics: Pr
     operations::router(Arc::new(readiness), metrics)
 }
 
-async fn keep_metrics(metrics: PrometheusHandle, stop: CancellationToken) {
+/// Keeps figures that nobody else does.
+async fn keep_metrics(metrics: PrometheusHandle, intake: Arc<EmbeddedTapIntake>, stop: CancellationToken) {
+    let waiting = gauge!("gatebell_intake_waiting_taps");
     let mut ticks = tokio::time::interval(METRICS_UPKEEP_EVERY);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = ticks.tick() => metrics.run_upkeep(),
+            _ = ticks.tick() => {
+                // Fewer than 2^53 taps fit into memory.
+                waiting.set(intake.waiting_taps() as f64);
+                metrics.run_upkeep();
+            }
         }
     }
 }

@@ -180,6 +180,53 @@ async fn a_clean_stop_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_at_once_what_a_first_one_would_have_waited_for() {
+    let gentle = gentle();
+    let silent = Faults { no_answer: 1.0, hang_ms: 60_000, ..gentle.faults.clone() };
+    let sim = simulator(SimConfig { faults: silent, ..gentle }).await;
+    let station = Station::of(1, &sim, &[]);
+    let mut serving = station.serve().await;
+    assert_eq!(serving.report(&[tap(0)]).await.unwrap().0, 202);
+    let begun = Instant::now();
+    while sim.log().counts.requests == 0 {
+        assert!(begun.elapsed() < PATIENCE, "nothing is on the wire:\n{}", serving.logged());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    serving.signal("INT");
+    serving.until_logged("stopping").await;
+    assert_eq!(serving.stop("INT").await.code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_protection_beside_a_running_serve_holds_when_the_command_returns() {
+    let sim = simulator(gentle()).await;
+    let station = Station::of(2, &sim, &[]);
+    let serving = station.serve().await;
+    let protected = station.gatebell(&["protect", "G0", "P0"]);
+    assert!(protected.status.success(), "{}", printed(&protected));
+    assert_eq!(serving.report(&[tap(0), tap(1)]).await.unwrap().0, 202);
+    let every_end =
+        |ledger: &[Value]| entries(ledger, "suppressed").len() == 2 && entries(ledger, "charged").len() == 1;
+    let ledger = station.until_ledger("every end", every_end).await;
+    for suppressed in entries(&ledger, "suppressed") {
+        assert_eq!((&suppressed["guardian"], &suppressed["reason"]), (&"G0".into(), &"protected".into()));
+    }
+    let seen = sim.stop().await;
+    assert!(seen.messages.iter().all(|message| message.dstaddr == phone(1)));
+    assert!(seen.pushes.iter().all(|push| push.guardian == "G1"));
+}
+
+#[tokio::test]
+async fn a_made_up_city_is_not_brought_under_a_process_that_takes_its_city_for_real() {
+    let sim = simulator(gentle()).await;
+    let station = Station::empty(1, &sim, &[]);
+    let _serving = station.serve().await;
+    let imported = station.gatebell(&["import", "--made-up", station.town.directory.to_str().unwrap()]);
+    assert_eq!(imported.status.code(), Some(1));
+    assert!(printed(&imported).contains("takes its city for a real one"), "{}", printed(&imported));
+}
+
+#[tokio::test]
 async fn a_schools_token_is_for_its_readers_and_a_revoked_one_for_nobody() {
     let sim = simulator(gentle()).await;
     let station = Station::of(1, &sim, &[]);

@@ -29,14 +29,20 @@ pub(crate) struct Station {
 impl Station {
     /// Imports a town of `pupils` and sends its notices to `sim`; `more` is put under the given tables' heads.
     pub(crate) fn of(pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
+        let station = Self::empty(pupils, sim, more);
+        let imported = station.gatebell(&["import", "--made-up", station.town.directory.to_str().unwrap()]);
+        assert!(imported.status.success(), "{}", printed(&imported));
+        station
+    }
+
+    /// As [`Station::of`], but the town is not imported yet.
+    pub(crate) fn empty(pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let town = Town::of(pupils, folder.path());
         let configuration = folder.path().join("gatebell.toml");
         fs::write(&configuration, configuration_of(sim, &town, more)).unwrap();
         let data = folder.path().join("data");
         let mut station = Self { town, data, configuration, token: String::new(), folder };
-        let imported = station.gatebell(&["import", "--made-up", station.town.directory.to_str().unwrap()]);
-        assert!(imported.status.success(), "{}", printed(&imported));
         station.token = station.new_token(&[]);
         station
     }
@@ -239,10 +245,24 @@ impl Serving {
         self.child.wait().unwrap();
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits until the log has `text`.
+    pub(crate) async fn until_logged(&self, text: &str) {
+        let begun = Instant::now();
+        while !self.logged().contains(text) {
+            assert!(begun.elapsed() < PATIENCE, "{text} is not logged:\n{}", self.logged());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Asks it to stop, and waits until it has.
     pub(crate) async fn stop(&mut self, signal: &str) -> ExitStatus {
-        let asked = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
-        assert!(asked.unwrap().success());
+        self.signal(signal);
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
