@@ -4,11 +4,16 @@
 
 mod city_fixture;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use city_fixture::{City, Run, text};
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
+use gatebell_connectors::store::embedded::registry_feed::EmbeddedRegistryFeed;
 use gatebell_engine::ids::CardNumber;
-use gatebell_engine::registry::{DayKind, Entry, EntryKey, OrderState};
+use gatebell_engine::ports::registry_feed::RegistryFeed as _;
+use gatebell_engine::registry::{CHANGE_LEAD, DayKind, Entry, EntryKey, OrderState};
 use gatebell_engine::time::Timestamp;
 
 fn registry(city: &City) -> EmbeddedRegistry {
@@ -36,6 +41,11 @@ fn holder(city: &City, card: &str, at: Timestamp) -> Option<String> {
 
 fn now() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+}
+
+/// When every change made so far counts.
+fn soon() -> Timestamp {
+    now().plus(CHANGE_LEAD)
 }
 
 fn assert_refused(run: &Run, why: &str) {
@@ -133,7 +143,7 @@ fn removing_more_than_one_in_a_hundred_must_be_allowed() {
     assert_eq!(holder(&city, "04BB", now()).as_deref(), Some("P2"));
 
     city.import(&["--allow-removals"]);
-    assert_eq!(holder(&city, "04BB", now()), None);
+    assert_eq!(holder(&city, "04BB", soon()), None);
     let a_minute_ago = Timestamp::from_millis(now().as_millis() - 60_000);
     assert_eq!(holder(&city, "04BB", a_minute_ago).as_deref(), Some("P2"), "taps from before may still come");
 }
@@ -272,9 +282,51 @@ fn a_replaced_card_gives_way_to_the_new_one() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stdout.contains("pupil P1 holds the new card"), "{}", run.stdout);
     assert_eq!(holder(&city, "04AA", before).as_deref(), Some("P1"));
-    assert_eq!(holder(&city, "04AA", now()), None);
-    assert_eq!(holder(&city, "04CC", now()).as_deref(), Some("P1"));
+    assert_eq!(holder(&city, "04AA", soon()), None);
+    assert_eq!(holder(&city, "04CC", soon()).as_deref(), Some("P1"));
     assert_refused(&city.gatebell(&["card", "replace", "04AA", "04DD"]), "nobody holds the old card now");
+}
+
+#[tokio::test]
+async fn a_command_returns_when_the_running_engine_has_the_change_and_it_counts() {
+    let city = Arc::new(City::new());
+    city.import(&[]);
+    let data = DataDir::existing(&city.data()).unwrap();
+    let _lock = data.lock_engine().unwrap();
+    let mut feed = EmbeddedRegistryFeed::open(&data).unwrap();
+    let running = Arc::clone(&city);
+    let mut command = tokio::task::spawn_blocking(move || running.gatebell(&["order", "approve", "O2"]));
+
+    // The engine's part: it reads the feed over and over and reports how far it is.
+    let mut version = 0;
+    let run = loop {
+        while let Some(last) = feed.read(version, Timestamp::MIN).await.unwrap().last() {
+            version = last.version;
+        }
+        feed.report_applied(version).await.unwrap();
+        tokio::select! {
+            biased;
+            run = &mut command => break run.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+    };
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stdout.contains("in effect in the running engine"), "{}", run.stdout);
+    assert_eq!(version, registry(&city).version().unwrap());
+    let last = registry(&city).changes(version - 1, 1).unwrap();
+    assert!(last[0].change.applied <= now(), "it counts once the command has returned");
+}
+
+#[test]
+fn changes_count_in_the_order_in_which_they_were_made() {
+    let city = City::new();
+    city.import(&[]);
+    for args in [["order", "approve", "O2"], ["order", "cancel", "O2"], ["order", "cancel", "O1"]] {
+        assert_eq!(city.gatebell(&args).code, 0);
+    }
+    let applied: Vec<Timestamp> =
+        registry(&city).changes(0, 1000).unwrap().iter().map(|it| it.change.applied).collect();
+    assert!(applied.is_sorted(), "{applied:?}");
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl Reading {
     }
 }
 
+/// The names of the files of a city directory.
+pub(crate) fn file_names() -> impl Iterator<Item = &'static str> {
+    table::FILES.iter().map(|spec| spec.name)
+}
+
 /// Reads the city directory at `dir`. Times without an offset are of `zone`; `now` tells the orders that are over from
 /// those in force. A file that cannot be read is a mistake like any other.
 pub(crate) fn read(dir: &Path, zone: &TimeZone, now: Timestamp) -> Reading {

@@ -134,7 +134,10 @@ fn import(
         return Ok(ExitCode::SUCCESS);
     }
     // What the first import brings counts since ever: taps from before it are decided by it, too.
-    let counts_from = if version == 0 { Timestamp::MIN } else { counts_from(difference.entries.len()) };
+    let counts_from = match version {
+        0 => Timestamp::MIN,
+        _ => counts_from(store, version, difference.entries.len())?,
+    };
     let written = write(args, store, version, counts_from, difference.entries)?;
     out.flush()?;
     let effect = wait(store, written, counts_from, Duration::from_secs(WAIT_S_MAX))

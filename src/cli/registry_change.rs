@@ -106,7 +106,7 @@ impl RegistryOfCity {
     ) -> anyhow::Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let version = self.store.version()?;
-            let counts_from = counts_from(1);
+            let counts_from = counts_from(&self.store, version, 1)?;
             let decided = decide(self, counts_from)?;
             let written = if decided.entries.is_empty() {
                 Some(version)
@@ -131,26 +131,38 @@ impl RegistryOfCity {
 /// Entries that are surely written within a second, on a slow disk too.
 const ENTRIES_WRITTEN_PER_S: u64 = 20_000;
 
-/// From when a change of so many entries counts that is written now: by then a running engine has read it, so that no tap
-/// was decided without it that it counts for.
-pub(super) fn counts_from(entries: usize) -> Timestamp {
+/// From when a change of so many entries counts that follows from `version` and is written now: by then a running engine
+/// has read it, so that no tap was decided without it that it counts for. Never before an earlier change, such as a large
+/// import that is still ahead.
+pub(super) fn counts_from(
+    store: &EmbeddedRegistry,
+    version: u64,
+    entries: usize,
+) -> anyhow::Result<Timestamp> {
     let writing_s = u64::try_from(entries).unwrap_or(u64::MAX) / ENTRIES_WRITTEN_PER_S;
-    super::now().plus(CHANGE_LEAD + Duration::from_secs(writing_s))
+    let from_now = super::now().plus(CHANGE_LEAD + Duration::from_secs(writing_s));
+    let last = store.changes(version.saturating_sub(1), 1)?;
+    let from_last = last.first().map_or(Timestamp::MIN, |last| last.change.applied);
+    Ok(from_now.max(from_last))
 }
 
-/// Waits until `version`, which counts from `counts_from` on, is in effect, and says how.
+/// Waits until `version`, which counts from `counts_from` on, is in effect, for at most `timeout`, and says how.
 pub(super) fn wait(
     store: &EmbeddedRegistry,
     version: u64,
     counts_from: Timestamp,
     timeout: Duration,
-) -> anyhow::Result<&'static str> {
+) -> anyhow::Result<String> {
     match store.wait_applied(version, timeout)? {
         Applied::ByTheEngine => {
-            std::thread::sleep(counts_from.since(super::now()));
-            Ok("in effect in the running engine")
+            let ahead = counts_from.since(super::now());
+            if ahead > timeout {
+                return Ok(format!("known to the running engine, and in effect from {counts_from} on"));
+            }
+            std::thread::sleep(ahead);
+            Ok("in effect in the running engine".to_owned())
         }
-        Applied::NoEngineRuns => Ok("in effect when gatebell serve starts (none is running)"),
+        Applied::NoEngineRuns => Ok("in effect when gatebell serve starts (none is running)".to_owned()),
         Applied::NotInTime { reached } => bail!(
             "the running engine has not taken it up within {} s (it is at version {reached} of {version}): \
              look at its /readyz and its log; it takes effect as soon as the engine follows",

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -66,13 +67,19 @@ fn flush(out: &mut impl Write, summary: Summary) -> std::io::Result<Summary> {
     Ok(summary)
 }
 
-/// Opens the file of outcomes, which must not be what is still to be read.
+/// Opens the file of outcomes, which must be none of those that are read.
 fn create(path: &Path, args: &Args) -> anyhow::Result<File> {
-    if let (Ok(out), Ok(taps), Ok(city)) =
-        (path.canonicalize(), args.taps.canonicalize(), args.city.canonicalize())
-        && (out == taps || out.parent() == Some(&city))
-    {
-        bail!("the outcomes would overwrite {}: name another file with --out", path.display());
+    let read = city::file_names().map(|name| args.city.join(name)).chain([args.taps.clone()]);
+    for input in read {
+        if is_same_file(path, &input) {
+            bail!("the outcomes would overwrite {}: name another file with --out", input.display());
+        }
     }
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether both names lead to one file, by whatever links.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|it| (it.dev(), it.ino()));
+    identity(a).is_some_and(|a| identity(b) == Some(a))
 }
