@@ -37,7 +37,10 @@ async fn a_batch_is_signed_taken_and_answered_message_by_message() {
     for (position, outcome) in outcomes.iter().enumerate() {
         match position {
             3 => assert_eq!(*outcome, SubmitOutcome::Refused { reason: "no_token".into() }),
-            4 => assert_eq!(*outcome, SubmitOutcome::NotSent { reason: "deadline".into() }),
+            4 => {
+                let later = SubmitOutcome::RetryLater { reason: "deadline".into(), retry_after: None };
+                assert_eq!(*outcome, later);
+            }
             _ => assert!(!accepted(outcome).1),
         }
     }

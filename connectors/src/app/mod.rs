@@ -205,7 +205,8 @@ impl ChannelConnector for AppConnector {
             let outcome = if message.address.is_empty() {
                 SubmitOutcome::Refused { reason: "no_token".into() }
             } else if message.valid_for < Duration::from_secs(1) {
-                SubmitOutcome::NotSent { reason: "deadline".into() }
+                // Only this message is too late: it expires while it waits, and the lane goes on.
+                SubmitOutcome::RetryLater { reason: "deadline".into(), retry_after: None }
             } else {
                 places.push(place);
                 SubmitOutcome::NotSent { reason: "not_tried".into() }

@@ -52,8 +52,9 @@ impl<'a> Line<'a> {
         }
         let valid_for_s = message.valid_for.as_secs().min(VALID_FOR_S_MAX);
         if valid_for_s == 0 {
-            // The gateway counts whole seconds, and 0 would mean its default of a day.
-            return Err(SubmitOutcome::NotSent { reason: "deadline".into() });
+            // The gateway counts whole seconds, and 0 would mean its default of a day. Only this message is too late: it
+            // expires while it waits, and the lane goes on.
+            return Err(SubmitOutcome::RetryLater { reason: "deadline".into(), retry_after: None });
         }
         Ok(Self {
             reference: message.reference.as_str(),
@@ -211,7 +212,8 @@ mod tests {
             assert!(form.contains(field), "{form}");
         }
         sent.valid_for = Duration::from_millis(999);
-        assert_eq!(refusal(&sent), SubmitOutcome::NotSent { reason: "deadline".into() });
+        let later = SubmitOutcome::RetryLater { reason: "deadline".into(), retry_after: None };
+        assert_eq!(refusal(&sent), later);
     }
 
     #[test]
