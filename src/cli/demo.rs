@@ -7,19 +7,40 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::Globals;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{EXIT_FOUND_OR_FAILED, Globals, tokio_runtime};
 use crate::demo::city::{City, CityPlan};
 use crate::demo::city_files;
 use crate::demo::morning::Morning;
+use crate::demo::page::Page;
+use crate::demo::performance::{self, Plan, Verdict};
 
 /// Readers collect what they read for so long before they send it: a morning in a file is as one at real speed.
 const COLLECT_MS: i64 = 2_000;
+/// The term that the demo plays in.
+const TERM: &str = "114-1";
+/// A district's worth of schools.
+const SCHOOLS: usize = 20;
+/// What a process returns that was stopped by Ctrl-C.
+const EXIT_STOPPED: u8 = 130;
 
-/// What to make.
+/// Play a school morning in a made-up city, with the real engine against the gateway simulator, and tell what happened.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    /// Pupils in the city
+    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
+    pupils: u32,
+    /// Decides everything that is drawn: people, taps, and the gateway's faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many times faster than real time the city's clock runs; 100 plays the morning in a minute
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=600))]
+    speed: u32,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -47,10 +68,59 @@ struct CityArgs {
     taps: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args, _globals: &Globals) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     match &args.what {
-        What::City(city) => write_city(city),
+        Some(What::City(city)) => write_city(city),
+        None => play(args, globals),
     }
+}
+
+fn play(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let term = globals.load_term(Some(TERM))?;
+    let plan = Plan {
+        city: CityPlan { schools: SCHOOLS, pupils: args.pupils as usize, seed: args.seed },
+        speed: f64::from(args.speed),
+        data: match globals.data_named() {
+            Some(dir) => dir.to_owned(),
+            None => fresh_dir()?,
+        },
+    };
+    let mut page = Page::default();
+    let runtime = tokio_runtime()?;
+    let verdict = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone()));
+        performance::perform(&plan, term, &mut page, stop).await
+    })?;
+    let mut output = std::io::stdout().lock();
+    write!(output, "{}", page.text())?;
+    Ok(match verdict {
+        Verdict::Holds => ExitCode::SUCCESS,
+        Verdict::Differs(differing) => {
+            writeln!(output, "\n   {differing} of these do not hold")?;
+            ExitCode::from(EXIT_FOUND_OR_FAILED)
+        }
+        Verdict::Stopped => {
+            eprintln!("stopped; what was played so far is in {}", plan.data.display());
+            ExitCode::from(EXIT_STOPPED)
+        }
+    })
+}
+
+/// A directory of its own for this run. It stays, so that the commands that the report names find something.
+fn fresh_dir() -> anyhow::Result<PathBuf> {
+    let dir = tempfile::Builder::new().prefix("gatebell-demo-").tempdir();
+    Ok(dir.context("cannot make a temporary directory; --data names another one")?.keep())
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
 }
 
 fn write_city(args: &CityArgs) -> anyhow::Result<ExitCode> {

@@ -79,6 +79,11 @@ impl Globals {
         }
     }
 
+    /// The data directory that was named by `--data` or the environment, if any.
+    pub(crate) fn data_named(&self) -> Option<&Path> {
+        self.data.as_deref()
+    }
+
     /// The data directory: the option, else the environment, else the configuration, else `data`. It need not exist.
     ///
     /// # Errors
@@ -127,7 +132,7 @@ fn parse_term(file: &Path) -> anyhow::Result<Term> {
 /// One line a command, in the order in which a newcomer needs them.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make a made-up city, for trials and load tests
+    /// Play a school morning in a made-up city, and tell what happened
     Demo(demo::Args),
     /// Check a city directory and print every mistake and warning
     Check(check::Args),

@@ -19,8 +19,6 @@ use super::city::{self, City, CityPlan, FIRST_DAY};
 /// When the morning begins: the clock of the demo starts here.
 pub(crate) const BEGINS: Time = jiff::civil::time(6, 50, 0, 0);
 /// When its last upload is on its way.
-#[cfg(test)]
-#[cfg(test)]
 pub(crate) const ENDS: Time = jiff::civil::time(8, 30, 0, 0);
 /// Taipei's time all year round.
 const CITY_OFFSET: jiff::tz::Offset = jiff::tz::offset(8);
@@ -89,6 +87,12 @@ pub(crate) fn instant(time: Time) -> Timestamp {
 fn at(local: jiff::civil::DateTime) -> Timestamp {
     let instant = CITY_OFFSET.to_timestamp(local).map(jiff::Timestamp::as_millisecond);
     instant.map_or(Timestamp::MIN, Timestamp::from_millis)
+}
+
+/// The city's local time of `instant`.
+pub(crate) fn local_time(instant: Timestamp) -> Time {
+    let utc = jiff::Timestamp::from_millisecond(instant.as_millis()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    CITY_OFFSET.to_datetime(utc).time()
 }
 
 const SECOND_MS: i64 = 1_000;
@@ -404,8 +408,6 @@ pub(crate) fn rfc3339(instant: Timestamp) -> String {
 
 impl Upload {
     /// The body of the request, as NDJSON.
-    #[cfg(test)]
-    #[cfg(test)]
     pub(crate) fn body(&self) -> String {
         let mut body = String::with_capacity(self.reports.iter().map(|it| it.line.len() + 1).sum());
         for report in &self.reports {

@@ -1,0 +1,295 @@
+//! What the demo plays on: a data directory with the made-up city in it, the gateway simulator, and the whole service in
+//! between, wired as `gatebell serve` wires it. Only the wall clock is another one.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use gatebell_connectors::data_dir::{DataDir, EngineLock};
+use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
+use gatebell_connectors::store::embedded::tokens::{TokenScope, TokenStore};
+use gatebell_engine::ports::clock::{Clock, ScaledClock};
+use gatebell_engine::runtime::EngineError;
+use gatebell_engine::runtime::status::Status;
+use gatebell_engine::term::Term;
+use gatebell_engine::time::Timestamp;
+use gatebell_gateway_sim::{GatewaySim, SimConfig, SimLog, Spread};
+use secrecy::ExposeSecret as _;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::city::{City, CityPlan};
+use super::city_files;
+use super::morning::{BEGINS, instant};
+use super::player::Gate;
+use crate::city;
+use crate::config::Configuration;
+use crate::http::Listeners;
+use crate::http::callbacks::{self, CallbackPorts, Callers};
+use crate::http::reporters::StoredReporters;
+use crate::http::taps::{self, TapsLimits};
+use crate::wiring::{self, Surroundings, Wired};
+
+/// Who makes the demo's changes, in the records.
+const WHO: &str = "gatebell demo";
+/// The account of the gateway is paid for so many messages: nobody should run dry in a demo.
+const POINTS: i64 = 10_000_000;
+
+/// How fast the morning runs, and what the gateway allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// How many times faster than real time the city's clock runs.
+    pub(crate) speed: f64,
+    /// Messages a second that the gateway allows, in real time.
+    pub(crate) rate_per_s: u32,
+    /// And at once, beyond an even flow.
+    pub(crate) burst: u32,
+    /// Messages a request: so many that fifteen connections carry the rate.
+    batch_max: u32,
+}
+
+impl Pace {
+    /// A gateway that is tight enough for `pupils` at `speed` to make the lane wait at the peak, and no tighter: half
+    /// past seven brings about half as much again as it takes.
+    pub(crate) fn of(pupils: usize, speed: f64) -> Self {
+        // Twelve thousand pupils in a minute: 150 a second.
+        #[allow(clippy::cast_precision_loss)]
+        let wanted = pupils as f64 / 80.0 * speed / 100.0;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let rate_per_s = wanted.ceil().clamp(2.0, 100_000.0) as u32;
+        Self {
+            speed,
+            rate_per_s,
+            burst: (rate_per_s / 10).max(1),
+            batch_max: rate_per_s.div_ceil(200).min(500),
+        }
+    }
+}
+
+/// The directory with the made-up city, imported.
+pub(crate) struct Prepared {
+    pub(crate) directory: DataDir,
+    lock: EngineLock,
+    gate_token: String,
+}
+
+/// Writes the city into `dir` (which must be empty or not there), reads it back, and imports it.
+///
+/// # Errors
+/// When the directory has something in it, or cannot be written.
+pub(crate) fn prepare(city: &City, dir: &Path, term: &Term) -> anyhow::Result<Prepared> {
+    if dir.exists() && std::fs::read_dir(dir).with_context(|| dir.display().to_string())?.next().is_some() {
+        bail!(
+            "{} is not empty: the demo makes a city of its own and needs a directory of its own",
+            dir.display()
+        );
+    }
+    let directory = DataDir::open(dir)?;
+    let lock = directory.lock_engine()?;
+    let city_dir = dir.join("city");
+    city_files::write(city, &city_dir)?;
+    let reading = city::read(&city_dir, term.time_zone(), instant(BEGINS));
+    if let Some(mistake) = reading.findings.mistakes.first() {
+        bail!("the made-up city has a mistake, which is a defect of the demo: {mistake}");
+    }
+    let registry = EmbeddedRegistry::open(&directory)?;
+    registry.mark_made_up()?;
+    registry.apply(reading.entries, Timestamp::MIN, WHO)?;
+    let tokens = TokenStore::open(&directory)?;
+    let (_, token) = tokens.add(&TokenScope::City, "the demo's readers", WHO, instant(BEGINS))?;
+    Ok(Prepared { directory, lock, gate_token: token.expose_secret().to_owned() })
+}
+
+/// The simulator as the demo wants it: no milder than in its own file, but quicker with receipts, so that nobody waits
+/// for them.
+pub(crate) fn simulator(seed: u64, pace: Pace) -> SimConfig {
+    let mut config = SimConfig { seed, ..SimConfig::default() };
+    for account in &mut config.accounts {
+        account.points = POINTS;
+    }
+    config.limits.rate_per_s = pace.rate_per_s;
+    config.limits.burst = pace.burst;
+    config.faults.hang_ms = 4_000;
+    config.receipts.delay = Spread { median_ms: 700, p99_ms: 2_500 };
+    config.receipts.late_ms = 3_000;
+    // Requests are signed by the city's clock, which is not this machine's.
+    config.app.clock_tolerance_s = u32::MAX;
+    config
+}
+
+/// The service's configuration against the simulator, as a file beside the data.
+fn configuration(dir: &Path, sim: &GatewaySim, pupils: usize, pace: Pace) -> anyhow::Result<Configuration> {
+    let Pace { rate_per_s, burst, batch_max, .. } = pace;
+    let text = format!(
+        r#"# What the demo ran with.
+data = "{data}"
+
+[city]
+term = "114-1"
+pupils_expected = {pupils}
+
+[taps]
+listen = "127.0.0.1:0"
+
+[callbacks]
+listen = "127.0.0.1:0"
+
+[metrics]
+listen = "127.0.0.1:0"
+
+[[gateway]]
+name = "mitake"
+kind = "mitake"
+url = "{sms}"
+simulator = true
+rate_per_s = {rate_per_s}
+burst = {burst}
+batch_max = {batch_max}
+submit_timeout_s = 2
+poll_after_s = 10
+callback_url = "http://127.0.0.1:0"
+
+[app]
+url = "{app}"
+simulator = true
+submit_timeout_s = 2
+"#,
+        data = dir.display(),
+        sms = sim.mitake_url(),
+        app = sim.app_url(),
+    );
+    let file = dir.join("gatebell.toml");
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    Configuration::load(&file)
+}
+
+/// Everything that runs.
+pub(crate) struct Stage {
+    clock: Arc<dyn Clock>,
+    status: Arc<Status>,
+    gate: Gate,
+    gateway: GatewaySim,
+    service: Service,
+    /// Held until the engine has stopped.
+    _lock: EngineLock,
+}
+
+/// The service's tasks, and what stops each.
+struct Service {
+    engine: JoinHandle<Result<(), EngineError>>,
+    surfaces: [JoinHandle<()>; 2],
+    stop_engine: CancellationToken,
+    stop_surfaces: CancellationToken,
+}
+
+impl Stage {
+    /// Starts the simulator, the engine and its HTTP surfaces. The city's clock starts now.
+    ///
+    /// # Errors
+    /// When a port cannot be had, or a part cannot be set up.
+    pub(crate) async fn set(
+        prepared: Prepared,
+        term: Term,
+        plan: CityPlan,
+        pace: Pace,
+    ) -> anyhow::Result<Self> {
+        let Prepared { directory, lock, gate_token } = prepared;
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let gateway = GatewaySim::start(simulator(plan.seed, pace), loopback).await?;
+        let configuration = configuration(directory.path(), &gateway, plan.pupils, pace)?;
+        let listeners = Listeners::bind(&configuration).await?;
+        let addresses = listeners.addresses();
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(instant(BEGINS), pace.speed));
+        let surroundings = Surroundings {
+            directory: &directory,
+            term,
+            callbacks: addresses.callbacks,
+            clock: Arc::clone(&clock),
+        };
+        let wired = wiring::wire(&configuration, surroundings)?;
+        let status = wired.engine.status();
+        let tokens = TokenStore::open(&directory)?;
+        let service = Service::start(&configuration, listeners, wired, tokens, Arc::clone(&clock));
+        let gate = Gate { url: format!("http://{}/v1/taps", addresses.taps), token: gate_token };
+        Ok(Self { clock, status, gate, gateway, service, _lock: lock })
+    }
+
+    /// The city's clock.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// What the engine says of itself.
+    pub(crate) fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// Where readers report.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Whether nothing waits to be decided or sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        let snapshot = self.status.snapshot();
+        snapshot.lag == 0 && snapshot.lanes.iter().all(|lane| lane.queued == 0 && lane.in_flight == 0)
+    }
+
+    /// Whether the gateway has no message on its way and no receipt to tell.
+    pub(crate) async fn gateway_has_told_everything(&self) -> bool {
+        self.gateway.settled(Duration::ZERO).await
+    }
+
+    /// Stops everything in order: readers' surface and engine first, then the gateway, whose log it gives.
+    ///
+    /// # Errors
+    /// When the engine failed, now or before.
+    pub(crate) async fn strike(self) -> anyhow::Result<SimLog> {
+        let Self { gateway, service, .. } = self;
+        service.stop_engine.cancel();
+        let ended = service.engine.await.context("the engine's task failed")?;
+        service.stop_surfaces.cancel();
+        for surface in service.surfaces {
+            surface.await.context("a listener failed")?;
+        }
+        ended.context("the engine failed")?;
+        Ok(gateway.stop().await)
+    }
+}
+
+impl Service {
+    fn start(
+        configuration: &Configuration,
+        listeners: Listeners,
+        wired: Wired,
+        tokens: TokenStore,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (stop_engine, stop_surfaces) = (CancellationToken::new(), CancellationToken::new());
+        let reporters = StoredReporters::new(tokens, wired.engine.index(), wired.engine.status());
+        let limits = TapsLimits {
+            requests_max: configuration.taps.requests_max,
+            body_bytes_max: configuration.taps.body_bytes_max,
+            read_timeout: configuration.taps.read_timeout,
+        };
+        let taps = taps::router(wired.intake, Arc::new(reporters), Arc::default(), limits);
+        let callbacks = callbacks::router(CallbackPorts {
+            receipts: wired.receipts,
+            ledger: wired.ledger,
+            clock,
+            keys: wired.callback_keys,
+            callers: Callers { allow: Vec::new(), trusted_proxies: Vec::new() },
+        });
+        Self {
+            engine: tokio::spawn(wired.engine.run(stop_engine.clone())),
+            surfaces: [
+                tokio::spawn(listeners.taps.serve(taps, stop_surfaces.clone())),
+                tokio::spawn(listeners.callbacks.serve(callbacks, stop_surfaces.clone())),
+            ],
+            stop_engine,
+            stop_surfaces,
+        }
+    }
+}
