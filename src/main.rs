@@ -12,7 +12,6 @@ mod demo;
 mod http;
 mod logs;
 mod replay;
-#[allow(dead_code, reason = "serve starts it")]
 mod settling;
 mod statement;
 mod wiring;

@@ -36,6 +36,7 @@ use crate::http::reporters::StoredReporters;
 use crate::http::taps::{self, IntakeHealth, TapsLimits};
 use crate::http::{Addresses, Listeners};
 use crate::logs;
+use crate::settling::keep_settling;
 use crate::wiring::{self, Surroundings, Wired};
 
 /// Says where a running process listens; in the data directory.
@@ -84,12 +85,13 @@ async fn serve(
     let listeners = Listeners::bind(configuration).await?;
     let addresses = listeners.addresses();
     let term_name = term.name.clone();
+    let billed_term = term.clone();
     let wired = wiring::wire(
         configuration,
         Surroundings { directory, term, callbacks: addresses.callbacks, clock: Arc::new(SystemClock::new()) },
     )?;
     let tokens = TokenStore::open(directory)?;
-    let running = Running::start(configuration, listeners, wired, tokens, metrics);
+    let running = Running::start(configuration, listeners, wired, tokens, metrics, directory, billed_term);
     let listeners_file = ListenersFile::write(directory.path(), addresses)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -112,7 +114,7 @@ struct Running {
     stop_rest: CancellationToken,
     taps: JoinHandle<()>,
     engine: JoinHandle<Result<(), gatebell_engine::runtime::EngineError>>,
-    rest: [JoinHandle<()>; 3],
+    rest: [JoinHandle<()>; 4],
 }
 
 impl Running {
@@ -122,6 +124,8 @@ impl Running {
         wired: Wired,
         tokens: TokenStore,
         metrics: PrometheusHandle,
+        directory: &DataDir,
+        term: Term,
     ) -> Self {
         let stop_taps = CancellationToken::new();
         let stop_engine = CancellationToken::new();
@@ -154,6 +158,12 @@ impl Running {
                 tokio::spawn(listeners.callbacks.serve(callbacks_router, stop_rest.clone())),
                 tokio::spawn(listeners.metrics.serve(operations_router, stop_rest.clone())),
                 tokio::spawn(keep_metrics(metrics, intake, stop_rest.clone())),
+                tokio::spawn(keep_settling(
+                    directory.clone(),
+                    term,
+                    Arc::new(SystemClock::new()),
+                    stop_rest.clone(),
+                )),
             ],
             stop_taps,
             stop_engine,

@@ -15,6 +15,8 @@ use crate::sqlite::{DatabaseFile, Readers, Writer};
 const QUEUE_COMMANDS_MAX: usize = 4096;
 /// Reads at once.
 const READERS_MAX: usize = 4;
+/// Pages of the file in the writer's memory. The indexes of a day are written all over: a city's morning fits.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
 
 /// The store of a running engine.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ impl EmbeddedStore {
         let file = DatabaseFile::open(&directory.store(), "store", &LEDGER)?;
         DatabaseFile::open(&directory.store(), "store", &RECEIPTS)?;
         let writer = Arc::new(Writer::start(&file, QUEUE_COMMANDS_MAX)?);
+        // The first command in the queue, so the first to run; only speed depends on it.
+        drop(writer.try_write(|connection| connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)));
         let readers = Readers::new(file, READERS_MAX);
         Ok(Self {
             ledger: Arc::new(EmbeddedLedger::new(Arc::clone(&writer), readers.clone())),
