@@ -9,6 +9,8 @@ pub(crate) mod diff;
 mod entries;
 mod findings;
 mod forms;
+#[cfg(test)]
+mod model_tests;
 mod relations;
 pub(crate) mod removal;
 mod rows;
