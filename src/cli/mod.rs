@@ -164,7 +164,7 @@ enum Command {
     Serve(serve::Args),
     /// Make, list and revoke the tokens with which readers' vendors report taps
     Token(token::Args),
-    /// Check the configuration and say where each part of it comes from
+    /// Check the configuration, or print the commented built-in one
     Config(config::Args),
     /// Run an SMS gateway and an app backend that exist only here, with faults from a seed
     GatewaySim(gateway_sim::Args),

@@ -13,19 +13,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use axum::Router;
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::tokens::TokenStore;
 use gatebell_connectors::tap_log::embedded::EmbeddedTapIntake;
 use gatebell_engine::ports::clock::SystemClock;
+use gatebell_engine::runtime::EngineError;
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{Globals, tokio_runtime};
@@ -112,8 +113,10 @@ struct Running {
     stop_taps: CancellationToken,
     stop_engine: CancellationToken,
     stop_rest: CancellationToken,
+    /// Cancelled when anything but the engine ends, in whatever way.
+    ended: CancellationToken,
     taps: JoinHandle<()>,
-    engine: JoinHandle<Result<(), gatebell_engine::runtime::EngineError>>,
+    engine: JoinHandle<Result<(), EngineError>>,
     rest: [JoinHandle<()>; 4],
 }
 
@@ -151,20 +154,20 @@ impl Running {
             },
         });
         let operations_router = operations_router(status, health, metrics.clone());
+        let ended = CancellationToken::new();
         Self {
-            taps: tokio::spawn(listeners.taps.serve(taps_router, stop_taps.clone())),
+            taps: spawn_telling(&ended, listeners.taps.serve(taps_router, stop_taps.clone())),
             engine: tokio::spawn(wired.engine.run(stop_engine.clone())),
             rest: [
-                tokio::spawn(listeners.callbacks.serve(callbacks_router, stop_rest.clone())),
-                tokio::spawn(listeners.metrics.serve(operations_router, stop_rest.clone())),
-                tokio::spawn(keep_metrics(metrics, intake, stop_rest.clone())),
-                tokio::spawn(keep_settling(
-                    directory.clone(),
-                    term,
-                    Arc::new(SystemClock::new()),
-                    stop_rest.clone(),
-                )),
+                spawn_telling(&ended, listeners.callbacks.serve(callbacks_router, stop_rest.clone())),
+                spawn_telling(&ended, listeners.metrics.serve(operations_router, stop_rest.clone())),
+                spawn_telling(&ended, keep_metrics(metrics, intake, stop_rest.clone())),
+                spawn_telling(
+                    &ended,
+                    keep_settling(directory.clone(), term, Arc::new(SystemClock::new()), stop_rest.clone()),
+                ),
             ],
+            ended,
             stop_taps,
             stop_engine,
             stop_rest,
@@ -172,13 +175,14 @@ impl Running {
     }
 
     async fn until_stopped(mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let ended = tokio::select! {
+        let cause = tokio::select! {
             biased;
             name = signals.next() => {
                 tracing::info!(signal = name, "stopping: no more taps; again to end at once");
-                None
+                Cause::Asked
             }
-            ended = &mut self.engine => Some(ended),
+            ended = &mut self.engine => Cause::EngineEnded(ended),
+            () = self.ended.cancelled() => Cause::ListenerEnded,
         };
         tokio::select! {
             biased;
@@ -186,21 +190,18 @@ impl Running {
                 tracing::warn!("ending at once; what is on the wire stays in doubt until the next start");
                 std::process::exit(EXIT_AT_ONCE);
             }
-            stopped = self.stop(ended) => stopped,
+            stopped = self.stop(cause) => stopped,
         }
     }
 
-    async fn stop(
-        self,
-        ended: Option<Result<Result<(), gatebell_engine::runtime::EngineError>, tokio::task::JoinError>>,
-    ) -> anyhow::Result<()> {
+    async fn stop(self, cause: Cause) -> anyhow::Result<()> {
+        let asked = matches!(cause, Cause::Asked);
         self.stop_taps.cancel();
-        self.taps.await.context("the listener for taps failed")?;
-        let by_itself = ended.is_some();
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                self.stop_engine.cancel();
+        let taps = self.taps.await;
+        self.stop_engine.cancel();
+        let engine = match cause {
+            Cause::EngineEnded(ended) => ended,
+            Cause::Asked | Cause::ListenerEnded => {
                 match tokio::time::timeout(ENGINE_STOP_MAX, self.engine).await {
                     Ok(ended) => ended,
                     Err(_) => bail!("the engine did not stop within {} s", ENGINE_STOP_MAX.as_secs()),
@@ -208,15 +209,38 @@ impl Running {
             }
         };
         self.stop_rest.cancel();
+        let mut rest = Vec::new();
         for task in self.rest {
-            task.await.context("a listener failed")?;
+            rest.push(task.await);
         }
-        ended.context("the engine failed")?.context("the engine failed")?;
-        if by_itself {
-            bail!("the engine ended without being told to");
-        }
+        engine.context("the engine failed")?.context("the engine failed")?;
+        taps.context("the listener for taps failed")?;
+        rest.into_iter().collect::<Result<(), _>>().context("a listener failed")?;
+        ensure!(asked, "something ended that nobody had told to");
         Ok(())
     }
+}
+
+/// Why everything stops.
+enum Cause {
+    /// A signal.
+    Asked,
+    /// The engine ended by itself.
+    EngineEnded(Result<Result<(), EngineError>, JoinError>),
+    /// Something else ended by itself.
+    ListenerEnded,
+}
+
+/// Spawns `task`; `ended` is cancelled when it ends, also by a panic.
+fn spawn_telling(
+    ended: &CancellationToken,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let telling = ended.clone().drop_guard();
+    tokio::spawn(async move {
+        task.await;
+        drop(telling);
+    })
 }
 
 fn operations_router(engine: Arc<Status>, health: Arc<IntakeHealth>, metrics: PrometheusHandle) -> Router {

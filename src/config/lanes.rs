@@ -90,7 +90,7 @@ impl MitakeGateway {
         section.required("kind", "\"mitake\"", |text| (text == "mitake").then_some(()));
         let url = section.url("url");
         let simulator = simulator(&mut section, url.as_ref());
-        let username = section.text("username", "1 to 20 letters and digits", |text| {
+        let username = section.text("username", "1 to 20 printable ASCII characters", |text| {
             let fits = (1..=MITAKE_ACCOUNT_LEN_MAX).contains(&text.len())
                 && text.bytes().all(|byte| byte.is_ascii_graphic());
             fits.then(|| text.to_owned())

@@ -111,6 +111,23 @@ impl Configuration {
         Self::parse(BUILT_IN_NAME, BUILT_IN)
     }
 
+    /// Every secret that the file names, and whose it is.
+    pub(crate) fn secrets(&self) -> Vec<(String, &SecretSource)> {
+        let mut secrets = Vec::new();
+        for MitakeGateway { name, password, callback_key, .. } in &self.gateways {
+            if let Account::Real(source) = password {
+                secrets.push((format!("password of gateway {name}"), source));
+            }
+            secrets.extend(
+                callback_key.iter().map(|source| (format!("callback key of gateway {name}"), source)),
+            );
+        }
+        if let Some(AppBackend { key: Account::Real(source), .. }) = &self.app {
+            secrets.push(("key of the app".to_owned(), source));
+        }
+        secrets
+    }
+
     fn parse(name: &str, text: &str) -> Result<Self, ConfigurationMistakes> {
         let (table, syntax_errors) = DeTable::parse_recoverable(text);
         let mut mistakes: Vec<Mistake> = syntax_errors

@@ -30,6 +30,9 @@ const RETRY_FULL_S: u16 = 1;
 /// When to come back while the log or the registry is not there.
 const RETRY_UNAVAILABLE_S: u16 = 5;
 
+/// How long a request waits for room: readers all over the city send at the full minute, and a refusal costs both sides
+/// more than a moment.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
 /// How long a trouble of the log counts.
 const TROUBLE_KEPT: Duration = Duration::from_secs(30);
 
@@ -197,7 +200,8 @@ impl Surface {
         let scope = self.scope(request.headers()).await?;
         let form = form_of(request.headers())?;
         // Before the body is read: bodies are what fills the memory.
-        let _place = self.room.try_acquire().map_err(|_| Refusal::Full)?;
+        let place = tokio::time::timeout(ROOM_WAIT, self.room.acquire()).await;
+        let _place = place.map_err(|_| Refusal::Full)?.map_err(|_| Refusal::Unavailable)?;
         let body = self.read(request).await?;
         let records = form.records(&body)?;
         let (taps, receipt) = self.judge(records, &scope)?;

@@ -140,14 +140,33 @@ async fn secrets_that_cannot_be_had_are_all_named_at_once() {
     );
     fs::write(&configuration, text).unwrap();
     let data = folder.path().join("data");
-    let output =
-        gatebell().args(["serve", "--config"]).arg(&configuration).arg("--data").arg(&data).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = printed(&output);
+    let run = |command: &[&str]| {
+        gatebell()
+            .args(command)
+            .arg("--config")
+            .arg(&configuration)
+            .arg("--data")
+            .arg(&data)
+            .output()
+            .unwrap()
+    };
+    let (checked, served) = (run(&["config", "check"]), run(&["serve"]));
+    assert_eq!((checked.status.code(), served.status.code()), (Some(1), Some(1)));
+    let said = printed(&served);
+    assert_eq!(printed(&checked), said, "the check finds what the start would");
     for expected in ["password of gateway sms", "chmod 600", "key of the app", "NEVER_SET_KEY is not set"] {
         assert!(said.contains(expected), "{expected} in\n{said}");
     }
     assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn the_commented_configuration_that_is_shown_is_one_to_begin_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("gatebell.toml");
+    fs::write(&own, gatebell().args(["config", "show"]).output().unwrap().stdout).unwrap();
+    let checked = gatebell().args(["config", "check", "--config"]).arg(&own).output().unwrap();
+    assert!(checked.status.success(), "{}", printed(&checked));
 }
 
 #[tokio::test]
