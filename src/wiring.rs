@@ -32,6 +32,7 @@ use gatebell_engine::registry::Entry;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
+use metrics::gauge;
 use url::Url;
 
 use crate::config::{AppBackend, Configuration, LaneLimits, MitakeGateway};
@@ -87,6 +88,11 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
         let connector = app_connector(backend, &mut secrets, made_up_city, Arc::clone(&clock))
             .context("cannot set up the city's app")?;
         channels.push(Arc::new(connector));
+    }
+
+    for profile in channels.iter().map(|connector| connector.profile()) {
+        let rate = gauge!("gatebell_lane_rate_per_second", "lane" => profile.name.to_string());
+        rate.set(profile.rate_per_s);
     }
 
     let store = EmbeddedStore::open(directory)?;

@@ -3,6 +3,7 @@
 //! None ends TLS: that is the reverse proxy's.
 
 pub(crate) mod callbacks;
+mod figures;
 pub(crate) mod listener;
 pub(crate) mod operations;
 pub(crate) mod reporters;

@@ -12,6 +12,8 @@ use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 
+use super::figures;
+
 /// Upper bounds of the buckets of every histogram in seconds: from a commit on a fast disk to the deadline of a notice.
 const SECONDS_BUCKETS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0];
@@ -21,11 +23,13 @@ const SECONDS_BUCKETS: [f64; 16] =
 /// # Errors
 /// When another one is installed.
 pub(crate) fn install_recorder() -> anyhow::Result<PrometheusHandle> {
-    PrometheusBuilder::new()
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
         .context("the buckets of histograms")?
         .install_recorder()
-        .context("cannot install the recorder of metrics")
+        .context("cannot install the recorder of metrics")?;
+    figures::describe();
+    Ok(recorder)
 }
 
 /// Something that keeps the process from doing its work.

@@ -90,6 +90,7 @@ async fn one_tap_becomes_two_notices_a_receipt_and_a_line_of_the_bill() {
     );
     assert_eq!(bill[1]["delivered"], 0);
     station.assert_recounted();
+    assert_figures_are_told(&serving.page("/metrics").await.1);
 
     assert!(serving.stop("TERM").await.success());
     let seen = sim.stop().await;
@@ -98,6 +99,29 @@ async fn one_tap_becomes_two_notices_a_receipt_and_a_line_of_the_bill() {
     assert!(seen.messages[0].is_delivered());
     assert!(seen.messages[0].receipts.iter().any(|receipt| receipt.acknowledged));
     assert_eq!((seen.counts.signature_failures, seen.counts.overruns), (0, 0));
+}
+
+/// Every figure that operators were promised is there, and each says what it is.
+fn assert_figures_are_told(page: &str) {
+    for promised in [
+        "gatebell_taps_total{outcome=\"passage\",detail=\"arrival\"} 1",
+        "gatebell_tap_lag{partition=\"0\"} 0",
+        "gatebell_lane_queue_depth{lane=\"mitake\"} 0",
+        "gatebell_lane_state{lane=\"mitake\",state=\"sending\"} 1",
+        "gatebell_lane_permits_total{lane=\"mitake\"} 1",
+        "gatebell_lane_rate_per_second{lane=\"mitake\"} 50",
+        "gatebell_receipts_total{lane=\"mitake\",status=\"delivered\"}",
+        "gatebell_callbacks_total{result=\"kept\"}",
+        "gatebell_charges_total{verdict=\"charged\"} 1",
+        "gatebell_tap_to_answer_seconds_count{channel=\"sms\"} 1",
+        "gatebell_submit_seconds_bucket{lane=\"mitake\"",
+    ] {
+        assert!(page.contains(promised), "{promised} in\n{page}");
+    }
+    let figures = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for figure in figures {
+        assert!(page.contains(&format!("# HELP {figure} ")), "{figure} has no help text");
+    }
 }
 
 #[tokio::test]
