@@ -1,11 +1,12 @@
-//! Taps over HTTP into the embedded log: the real `gatebell serve` on a real disk, with the engine behind it deciding
-//! what comes in, and readers' vendors who send batches of 500 over a few connections.
+//! Taps over HTTP into the embedded log: the real `gatebell serve` on a real disk, with the engine behind it
+//! deciding what comes in, and readers' vendors who send batches of 500 over a few connections.
 //!
-//! Counts what was acknowledged, so what is durable. Sender and process share the machine; the sender's body is made
-//! once, so most of the work measured is the process's. Prints the rate and the time to the answer; no criterion, as a
-//! sample here is seconds of a whole process.
+//! Counts what was acknowledged, so what is durable. Sender and process share the machine; the sender's body
+//! is made once, so most of the work measured is the process's. Prints the rate and the time to the answer;
+//! no criterion, as a sample here is seconds of a whole process.
 //!
-//! `cargo bench --bench http_ingest` (with `-- SECONDS CONNECTIONS` for other than 10 seconds over 16 connections)
+//! `cargo bench --bench http_ingest` (with `-- SECONDS CONNECTIONS` for other than 10 seconds over 16
+//! connections)
 
 use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};

@@ -1,8 +1,8 @@
 //! Logs by `tracing`, on standard error: text for people or JSON for machines.
 //!
-//! Promises that nothing personal is in them (P1) as far as that can be promised in one place: what libraries log at
-//! levels below a warning (addresses, URLs, SQL) is never passed on, whatever the filter says. Our own events keep the
-//! rule themselves, and a test reads every line of a run.
+//! Promises that nothing personal is in them (P1) as far as that can be promised in one place: what libraries
+//! log at levels below a warning (addresses, URLs, SQL) is never passed on, whatever the filter says. Our own
+//! events keep the rule themselves, and a test reads every line of a run.
 
 use std::io::IsTerminal as _;
 

@@ -1,8 +1,8 @@
 //! The program: command line, HTTP surfaces, wiring. The rules are in `gatebell-engine`, the outside in
 //! `gatebell-connectors`.
 
-// `println!` panics when the reader of a pipe has gone (`gatebell bill | head`): commands write with `writeln!` and
-// hand the error up, and `cli` knows a closed pipe from a failure.
+// `println!` panics when the reader of a pipe has gone (`gatebell bill | head`): commands write with
+// `writeln!` and hand the error up, and `cli` knows a closed pipe from a failure.
 #![warn(clippy::print_stdout)]
 
 mod city;
@@ -19,8 +19,8 @@ mod wiring;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // With more than one provider compiled in, a TLS client panics unless one is chosen before it is built. It fails
-    // only when one was chosen already.
+    // With more than one provider compiled in, a TLS client panics unless one is chosen before it is built.
+    // It fails only when one was chosen already.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     cli::main()
 }

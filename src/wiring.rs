@@ -1,8 +1,9 @@
 //! Wiring: which connector stands behind which port.
 //!
-//! The engine names no connector, and no connector another; here they meet, by what the configuration says. Owns the way
-//! of secrets from where they lie to who needs them, and promises that all that cannot be had are named at once. What is
-//! served to the outside is the business of `http`; when things start and stop, that of `serve`.
+//! The engine names no connector, and no connector another; here they meet, by what the configuration says.
+//! Owns the way of secrets from where they lie to who needs them, and promises that all that cannot be had
+//! are named at once. What is served to the outside is the business of `http`; when things start and stop,
+//! that of `serve`.
 
 mod secrets;
 
@@ -72,7 +73,8 @@ pub(crate) struct Surroundings<'a> {
 /// Opens the embedded log and store, and puts the engine between them and the configured lanes.
 ///
 /// # Errors
-/// When a file cannot be opened, a secret cannot be had, a lane cannot be set up or is missing, or a text does not fit.
+/// When a file cannot be opened, a secret cannot be had, a lane cannot be set up or is missing, or a text
+/// does not fit.
 pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>) -> anyhow::Result<Wired> {
     let Surroundings { directory, term, callbacks, clock } = surroundings;
     let mut secrets = Secrets::fetch(configuration, directory)?;

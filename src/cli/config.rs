@@ -1,4 +1,5 @@
-//! `gatebell config`: checks the configuration before a start depends on it, and shows the commented built-in one.
+//! `gatebell config`: checks the configuration before a start depends on it, and shows the commented built-in
+//! one.
 
 use std::io::Write as _;
 use std::process::ExitCode;

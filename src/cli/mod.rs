@@ -1,8 +1,8 @@
 //! The command line: one file a command.
 //!
-//! A command is a file here with an `Args` (its help is what the user reads) and a
-//! `run(&Args, &Globals) -> anyhow::Result<ExitCode>`, and one line each in [`Command`] and [`Command::run`]. Results go
-//! to standard output with `writeln!`, everything else to standard error. Here is what all of them share: the global
+//! A command is a file here with an `Args` (its help is what the user reads) and a `run(&Args, &Globals) ->
+//! anyhow::Result<ExitCode>`, and one line each in [`Command`] and [`Command::run`]. Results go to standard
+//! output with `writeln!`, everything else to standard error. Here is what all of them share: the global
 //! options, how errors are shown, and the exit codes.
 
 mod bill;
@@ -84,7 +84,8 @@ impl Globals {
         self.data.as_deref()
     }
 
-    /// The data directory: the option, else the environment, else the configuration, else `data`. It need not exist.
+    /// The data directory: the option, else the environment, else the configuration, else `data`. It need not
+    /// exist.
     ///
     /// # Errors
     /// As [`Globals::configuration`], which is read only when it decides.
@@ -97,8 +98,9 @@ impl Globals {
         Ok(configured.unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)))
     }
 
-    /// The term called `name_or_file`, or without one the configuration's: a file, or a name that is looked up as
-    /// `config/terms/NAME.toml` in the working directory and among the terms that travel inside the program.
+    /// The term called `name_or_file`, or without one the configuration's: a file, or a name that is looked
+    /// up as `config/terms/NAME.toml` in the working directory and among the terms that travel inside the
+    /// program.
     ///
     /// # Errors
     /// When there is none by that name, when its file cannot be read, or with every mistake in it at once.
@@ -195,8 +197,8 @@ impl Command {
     }
 }
 
-/// Reads the command line and runs the command. Exit code 0: done; 1: the command found what it looks for (mistakes,
-/// differences) or failed; 2: the command line is wrong.
+/// Reads the command line and runs the command. Exit code 0: done; 1: the command found what it looks for
+/// (mistakes, differences) or failed; 2: the command line is wrong.
 pub(crate) fn main() -> ExitCode {
     let line = CommandLine::parse();
     match line.command.run(&line.globals) {

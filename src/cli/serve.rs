@@ -1,9 +1,9 @@
 //! `gatebell serve`: one process that takes taps, runs the engine, sends notices and takes receipts.
 //!
-//! Owns what starts and stops when. Start: check everything, lock the data directory, listen, then run. Stop (Ctrl-C or
-//! SIGTERM): no more taps first, then the engine drains what is on the wire and commits what is settled, while receipts
-//! are still taken; all within a bound. A second signal ends the process at once; nothing is lost by that either, since
-//! whatever was acknowledged is durable.
+//! Owns what starts and stops when. Start: check everything, lock the data directory, listen, then run. Stop
+//! (Ctrl-C or SIGTERM): no more taps first, then the engine drains what is on the wire and commits what is
+//! settled, while receipts are still taken; all within a bound. A second signal ends the process at once;
+//! nothing is lost by that either, since whatever was acknowledged is durable.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! `gatebell token`: the tokens with which readers' vendors report taps. Works beside a running `serve`, which asks the
-//! store at every request. A token is shown once, when it is made; the store keeps its hash.
+//! `gatebell token`: the tokens with which readers' vendors report taps. Works beside a running `serve`,
+//! which asks the store at every request. A token is shown once, when it is made; the store keeps its hash.
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! The `[[gateway]]` and `[app]` tables: the lanes by which notices leave.
 //!
-//! Owns what may be set of a lane and what holds otherwise. What a provider allows at most (such as Mitake's fifteen
-//! connections) is checked here, so that a lane never starts with a setting that its gateway would answer with a ban.
+//! Owns what may be set of a lane and what holds otherwise. What a provider allows at most (such as Mitake's
+//! fifteen connections) is checked here, so that a lane never starts with a setting that its gateway would
+//! answer with a ban.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use super::section::Section;
 pub(crate) const MITAKE_CONNECTIONS_MAX: usize = 15;
 /// Longest account name that Mitake takes, in characters.
 const MITAKE_ACCOUNT_LEN_MAX: usize = 20;
-/// Most that a gateway may put before and after the text together, in UTF-16 units: the rest has to say something.
+/// Most that a gateway may put before and after the text together, in UTF-16 units: the rest has to say
+/// something.
 const AFFIX_UNITS_MAX: usize = 30;
 
 /// How fast and how wide a lane may go.
@@ -67,7 +69,8 @@ pub(crate) struct MitakeGateway {
     pub(crate) text_after: String,
     /// Our callback listener as the gateway reaches it; `None`: it is only asked.
     pub(crate) callback_url: Option<Url>,
-    /// The key that signs callback addresses; `None`: one made at the first start and kept in the data directory.
+    /// The key that signs callback addresses; `None`: one made at the first start and kept in the data
+    /// directory.
     pub(crate) callback_key: Option<SecretSource>,
 }
 
@@ -101,7 +104,7 @@ impl MitakeGateway {
         let password = account(&mut section, "password", simulator);
         let limits = LaneLimits {
             rate_per_s: section.number("rate_per_s", 1..=10_000, 50),
-            burst: section.number("burst", 1..=10_000, 50),
+            burst: section.number("burst", 1..=10_000, 5),
             window: section.number("window", 1..=MITAKE_CONNECTIONS_MAX, MITAKE_CONNECTIONS_MAX),
             batch_max: section.number("batch_max", 1..=500, 1),
             queue_max: section.number("queue_max", 1..=10_000_000, 1_000_000),

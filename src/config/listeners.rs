@@ -1,5 +1,6 @@
-//! The `[taps]`, `[callbacks]` and `[metrics]` tables: three HTTP surfaces, each on an address of its own, so that a
-//! firewall can tell readers, gateways and operators apart. All speak plain HTTP: TLS ends at a reverse proxy.
+//! The `[taps]`, `[callbacks]` and `[metrics]` tables: three HTTP surfaces, each on an address of its own, so
+//! that a firewall can tell readers, gateways and operators apart. All speak plain HTTP: TLS ends at a
+//! reverse proxy.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

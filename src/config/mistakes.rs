@@ -1,8 +1,8 @@
 //! What is wrong with a configuration file: every mistake at once, each with its line and a caret.
 //!
-//! Owns how a mistake is shown. Promises that no secret is: a value under a key that sounds like one, and the user part
-//! of a URL, are blotted out of the lines shown (P1), also when somebody has put a password where only the name of its
-//! file belongs. What is a mistake is decided where the file is read.
+//! Owns how a mistake is shown. Promises that no secret is: a value under a key that sounds like one, and the
+//! user part of a URL, are blotted out of the lines shown (P1), also when somebody has put a password where
+//! only the name of its file belongs. What is a mistake is decided where the file is read.
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -54,7 +54,8 @@ impl ConfigurationMistakes {
         Self { file: file.to_owned(), text: without_secrets(text), mistakes }
     }
 
-    /// One paragraph a mistake: file, line, column, field, what was found, what is allowed, and the line with a caret.
+    /// One paragraph a mistake: file, line, column, field, what was found, what is allowed, and the line with
+    /// a caret.
     pub(crate) fn drawn(&self) -> String {
         let theme = if std::io::stderr().is_terminal() {
             GraphicalTheme::default()
@@ -124,8 +125,8 @@ pub(crate) fn sounds_secret(key: &str) -> bool {
             .any(|word| key.contains(word))
 }
 
-/// `text` with everything secret overwritten by `*`, byte for byte: values under keys that sound secret, found in the
-/// document and, since it may have mistakes, once more line by line.
+/// `text` with everything secret overwritten by `*`, byte for byte: values under keys that sound secret,
+/// found in the document and, since it may have mistakes, once more line by line.
 fn without_secrets(text: &str) -> String {
     let (document, _) = DeTable::parse_recoverable(text);
     let mut secrets = Vec::new();

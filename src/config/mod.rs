@@ -1,8 +1,9 @@
 //! The configuration: one TOML file, checked as a whole before anything starts.
 //!
-//! Owns what may be set and what holds when it is not; [`Configuration::built_in`] is the commented file that comes with
-//! the program, so the two cannot drift apart. A mistake stops the start, with every other one, each at its line. Secrets
-//! are never in the file: it names the file or the environment variable that has them.
+//! Owns what may be set and what holds when it is not; [`Configuration::built_in`] is the commented file that
+//! comes with the program, so the two cannot drift apart. A mistake stops the start, with every other one,
+//! each at its line. Secrets are never in the file: it names the file or the environment variable that has
+//! them.
 
 mod lanes;
 mod listeners;

@@ -1,7 +1,8 @@
-//! Secrets: never in the configuration, which only names the file or the environment variable that holds them.
+//! Secrets: never in the configuration, which only names the file or the environment variable that holds
+//! them.
 //!
-//! Owns how one is fetched, and promises that neither its value nor a part of it gets into an error. A file that others
-//! on the machine may read is refused: the mend is one `chmod`.
+//! Owns how one is fetched, and promises that neither its value nor a part of it gets into an error. A file
+//! that others on the machine may read is refused: the mend is one `chmod`.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;

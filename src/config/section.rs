@@ -1,8 +1,8 @@
 //! One table of the configuration file while it is being read.
 //!
-//! Owns the walk: each field is asked for once, by name, type and rule; what does not fit becomes a mistake and the
-//! reading goes on, so that all of them are known in the end. Keys that nobody asked for are mistakes too
-//! ([`Section::end`]). Which fields there are is the business of the files that ask.
+//! Owns the walk: each field is asked for once, by name, type and rule; what does not fit becomes a mistake
+//! and the reading goes on, so that all of them are known in the end. Keys that nobody asked for are mistakes
+//! too ([`Section::end`]). Which fields there are is the business of the files that ask.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -90,8 +90,8 @@ impl<'t, 'm> Section<'t, 'm> {
         all
     }
 
-    /// The text under `key`, turned into a value by `parse`, which gives nothing for what is not `allowed`. `None` when
-    /// it is missing or was a mistake.
+    /// The text under `key`, turned into a value by `parse`, which gives nothing for what is not `allowed`.
+    /// `None` when it is missing or was a mistake.
     pub(crate) fn text<T>(
         &mut self,
         key: &str,
@@ -227,7 +227,8 @@ impl<'t, 'm> Section<'t, 'm> {
         });
     }
 
-    /// Says that what stands under `key` is wrong, for a rule over more than one field; nothing when it is not there.
+    /// Says that what stands under `key` is wrong, for a rule over more than one field; nothing when it is
+    /// not there.
     pub(crate) fn wrong_field(&mut self, key: &str, allowed: &str) {
         if let Some(value) = self.value(key) {
             self.wrong(key, value, allowed);
@@ -278,7 +279,8 @@ fn plain_url(text: &str) -> Option<Url> {
     fits.then_some(url)
 }
 
-/// The value as an operator wrote it, cut to a length that fits a line; a URL with a user or password in it is not shown.
+/// The value as an operator wrote it, cut to a length that fits a line; a URL with a user or password in it
+/// is not shown.
 fn found(value: &DeValue<'_>) -> String {
     let text = match value {
         DeValue::String(text) if text.contains('@') => "a text that is not shown".to_owned(),

@@ -1,10 +1,10 @@
 //! `GET /v1/callbacks/mitake/{lane}/{segment}`: SMS gateways tell what became of a message.
 //!
-//! Promises: the gateway gets its `200` only once the receipt is durable, so that it keeps repeating what we could not
-//! keep; a receipt is taken only from an address that we signed for its lane, notice and phone, only from an address that
-//! may call, and only under the message id that the submit was answered with, where that is known already. Anything else
-//! is refused and counted. Paths and queries hold phone numbers and signatures: nothing of them is logged (P1). What a
-//! receipt means for the notice is the engine's business.
+//! Promises: the gateway gets its `200` only once the receipt is durable, so that it keeps repeating what we
+//! could not keep; a receipt is taken only from an address that we signed for its lane, notice and phone,
+//! only from an address that may call, and only under the message id that the submit was answered with, where
+//! that is known already. Anything else is refused and counted. Paths and queries hold phone numbers and
+//! signatures: nothing of them is logged (P1). What a receipt means for the notice is the engine's business.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -42,7 +42,8 @@ pub(crate) struct Callers {
 }
 
 impl Callers {
-    /// Whether who calls from `peer` may: where that is a trusted proxy, the nearest hop before it that is none.
+    /// Whether who calls from `peer` may: where that is a trusted proxy, the nearest hop before it that is
+    /// none.
     fn may_call(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
         if self.allow.is_empty() {
             return true;
@@ -174,8 +175,8 @@ impl CallbackPorts {
         Ok(accepted.answer)
     }
 
-    /// Whether the receipt's message id is one that a submit of its notice was answered with; also when no answer is on
-    /// record yet, since a receipt may overtake it.
+    /// Whether the receipt's message id is one that a submit of its notice was answered with; also when no
+    /// answer is on record yet, since a receipt may overtake it.
     async fn is_of_a_submit(&self, receipt: &Receipt) -> Result<bool, PortError> {
         let entries = self.ledger.entries_of(receipt.position, receipt.notice).await?;
         let mut known = entries

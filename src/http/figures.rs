@@ -1,7 +1,7 @@
 //! What `/metrics` says, in words: the help text of every figure, whichever part of the program counts it.
 //!
-//! One table, so that an operator who builds a dashboard finds them all in one place. No label of any of them is personal
-//! (P1): they are fixed words, names of lanes and numbers of partitions.
+//! One table, so that an operator who builds a dashboard finds them all in one place. No label of any of them
+//! is personal (P1): they are fixed words, names of lanes and numbers of partitions.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 

@@ -1,8 +1,8 @@
-//! One address that is listened on: accepts connections, bounds their number and the time that a request's head may
-//! take, and ends them politely.
+//! One address that is listened on: accepts connections, bounds their number and the time that a request's
+//! head may take, and ends them politely.
 //!
-//! Promises that after the stop no new request is begun, that those at work are answered, and that nothing is left
-//! running when [`Listener::serve`] returns. What a request means is the router's business.
+//! Promises that after the stop no new request is begun, that those at work are answered, and that nothing is
+//! left running when [`Listener::serve`] returns. What a request means is the router's business.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

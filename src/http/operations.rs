@@ -1,6 +1,6 @@
-//! What operators and their tools look at: `/healthz` (the process runs), `/readyz` (it can do its work, or what is
-//! missing) and `/metrics` (Prometheus). Nothing personal is in any of them, and there is no login: the listener is on
-//! loopback unless told otherwise.
+//! What operators and their tools look at: `/healthz` (the process runs), `/readyz` (it can do its work, or
+//! what is missing) and `/metrics` (Prometheus). Nothing personal is in any of them, and there is no login:
+//! the listener is on loopback unless told otherwise.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use serde::Serialize;
 
 use super::figures;
 
-/// Upper bounds of the buckets of every histogram in seconds: from a commit on a fast disk to the deadline of a notice.
+/// Upper bounds of the buckets of every histogram in seconds: from a commit on a fast disk to the deadline of
+/// a notice.
 const SECONDS_BUCKETS: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0];
 

@@ -18,8 +18,8 @@ pub(crate) struct StoredReporters {
 }
 
 impl StoredReporters {
-    /// Asks `tokens` at every request, so that a revoked token is refused from the next one on; and `index` for readers,
-    /// once `engine` has read the registry into it.
+    /// Asks `tokens` at every request, so that a revoked token is refused from the next one on; and `index`
+    /// for readers, once `engine` has read the registry into it.
     pub(crate) fn new(tokens: TokenStore, index: Arc<RegistryIndex>, engine: Arc<Status>) -> Self {
         Self { tokens: Arc::new(tokens), index, engine }
     }

@@ -1,7 +1,7 @@
 //! The body of one report, taken apart: one object, an array, or one object a line.
 //!
-//! Pure: bytes in, records out. Owns where one record ends and the next begins, as the public format says; whether a
-//! record is a tap is `decode`'s business.
+//! Pure: bytes in, records out. Owns where one record ends and the next begins, as the public format says;
+//! whether a record is a tap is `decode`'s business.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;

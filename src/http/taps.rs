@@ -1,9 +1,9 @@
 //! `POST /v1/taps`: readers report, and get their `202` only once every accepted tap is durable.
 //!
-//! Promises what the public format says of the answers: `202` with what was accepted and what was rejected, `401`
-//! without a valid token, `413` beyond the size limit, `429` or `503` with `Retry-After` when the log cannot take more.
-//! Each tap is decoded once, to know its card and reader; the bytes that the reader sent go into the log untouched. What
-//! becomes of a tap afterwards is the shards' business.
+//! Promises what the public format says of the answers: `202` with what was accepted and what was rejected,
+//! `401` without a valid token, `413` beyond the size limit, `429` or `503` with `Retry-After` when the log
+//! cannot take more. Each tap is decoded once, to know its card and reader; the bytes that the reader sent go
+//! into the log untouched. What becomes of a tap afterwards is the shards' business.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ const RETRY_FULL_S: u16 = 1;
 /// When to come back while the log or the registry is not there.
 const RETRY_UNAVAILABLE_S: u16 = 5;
 
-/// How long a request waits for room: readers all over the city send at the full minute, and a refusal costs both sides
-/// more than a moment.
+/// How long a request waits for room: readers all over the city send at the full minute, and a refusal costs
+/// both sides more than a moment.
 const ROOM_WAIT: Duration = Duration::from_millis(500);
 /// How long a trouble of the log counts.
 const TROUBLE_KEPT: Duration = Duration::from_secs(30);
@@ -62,8 +62,8 @@ pub(crate) struct TapsLimits {
     pub(crate) read_timeout: Duration,
 }
 
-/// Whether the log took what it was given last: for readiness. A trouble is forgotten after a while, since nobody sends
-/// taps to a process that says it is not ready.
+/// Whether the log took what it was given last: for readiness. A trouble is forgotten after a while, since
+/// nobody sends taps to a process that says it is not ready.
 #[derive(Debug, Default)]
 pub(crate) struct IntakeHealth {
     trouble: Mutex<Option<(Instant, String)>>,

@@ -350,8 +350,8 @@ async fn a_gateway_that_is_down_is_reported_and_gets_everything_when_it_is_back(
     assert_eq!((seen.messages.len(), seen.counts.overruns), (20, 0));
 }
 
-/// The shell's `ulimit -f` stands in for a full disk: writing beyond it fails, once the signal that would come first is
-/// ignored.
+/// The shell's `ulimit -f` stands in for a full disk: writing beyond it fails, once the signal that would
+/// come first is ignored.
 #[tokio::test]
 async fn a_disk_that_refuses_to_write_is_said_and_nothing_acknowledged_is_lost() {
     const BLOCKS_OF_512_MAX: u32 = 3_000;

@@ -1,4 +1,5 @@
-//! No personal data in a log line, a metric label or an error (invariant P1): a run under load, every line of it searched.
+//! No personal data in a log line, a metric label or an error (invariant P1): a run under load, every line of
+//! it searched.
 
 use std::fs;
 

@@ -27,7 +27,8 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    /// Imports a town of `pupils` and sends its notices to `sim`; `more` is put under the given tables' heads.
+    /// Imports a town of `pupils` and sends its notices to `sim`; `more` is put under the given tables'
+    /// heads.
     pub(crate) fn of(pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
         let station = Self::empty(pupils, sim, more);
         let imported = station.gatebell(&["import", "--made-up", station.town.directory.to_str().unwrap()]);

@@ -11,8 +11,8 @@ pub(crate) const SCHOOL: &str = "353604";
 /// The reader at its gate; it does not know the direction.
 pub(crate) const READER: &str = "353604-G1";
 
-/// Pupils `P0`, `P1` and so on, each with a card, a guardian of the same number, an approved SMS order for both passages
-/// and a subscription by the app.
+/// Pupils `P0`, `P1` and so on, each with a card, a guardian of the same number, an approved SMS order for
+/// both passages and a subscription by the app.
 pub(crate) struct Town {
     pub(crate) pupils: usize,
     pub(crate) directory: PathBuf,

@@ -72,7 +72,8 @@ impl Served {
     }
 
     async fn kept(&self) -> usize {
-        // A read waits for the first receipt for as long as it takes; none is there when it does not come at once.
+        // A read waits for the first receipt for as long as it takes; none is there when it does not come at
+        // once.
         let read = self.store.receipts();
         match tokio::time::timeout(Duration::from_millis(200), read.read(0, 100)).await {
             Ok(receipts) => receipts.unwrap().len(),
