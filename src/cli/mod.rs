@@ -229,10 +229,16 @@ pub(crate) fn now() -> Timestamp {
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    error.chain().any(|cause| {
+        let direct = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        // JSON and CSV writers hide the error that they met.
+        let in_json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        let in_csv = cause.downcast_ref::<csv::Error>().and_then(|error| match error.kind() {
+            csv::ErrorKind::Io(met) => Some(met.kind()),
+            _ => None,
+        });
+        direct.or(in_json).or(in_csv) == Some(io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// `error: …`, then its causes; mistakes in the configuration with line and caret.
@@ -246,5 +252,25 @@ fn show(error: &anyhow::Error) {
     }
     if let Some(mistakes) = error.chain().find_map(|cause| cause.downcast_ref::<ConfigurationMistakes>()) {
         eprintln!("{}", mistakes.drawn());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_known_whoever_met_it() {
+        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        for (error, is_closed) in [
+            (anyhow::Error::from(closed()), true),
+            (anyhow::Error::from(serde_json::Error::io(closed())).context("cannot print the ledger"), true),
+            (anyhow::Error::from(csv::Error::from(closed())), true),
+            (anyhow::Error::from(serde_json::Error::io(full)), false),
+            (anyhow::anyhow!("something else"), false),
+        ] {
+            assert_eq!(is_closed_pipe(&error), is_closed, "{error:?}");
+        }
     }
 }

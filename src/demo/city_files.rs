@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use gatebell_engine::notice::Language;
 use gatebell_engine::registry::{Level, OrderState, ReaderDirection, Relation};
@@ -16,6 +16,11 @@ use super::city::{CARDS_REPLACED, City};
 /// When a file of that name is there already (somebody's city must not be overwritten), or cannot be written.
 pub(crate) fn write(city: &City, dir: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    ensure!(
+        !dir.join("schools.csv").exists() && !dir.join("pupils.csv").exists(),
+        "{} has a city in it already: name another directory",
+        dir.display()
+    );
     let directory = CityDirectory { dir };
     directory.table("schools.csv", &["school", "name", "level", "departure_opens"], schools(city))?;
     directory.table("readers.csv", &["reader", "school", "name", "direction"], readers(city))?;
