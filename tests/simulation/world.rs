@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::city;
 
 pub(crate) const PARTITIONS: u32 = 2;
-pub(crate) const SMS_RATE_PER_S: u32 = 5;
+pub(crate) const SMS_RATE_PER_S: u32 = 2;
 pub(crate) const SMS_BURST: u32 = 3;
 pub(crate) const SMS_WINDOW: usize = 4;
 /// 2025-09-08T07:00+08:00, a Monday of term.
@@ -96,6 +96,7 @@ impl World {
             babbles: up_to(50),
             fails: up_to(200),
             repeats: up_to(300),
+            contradicts: up_to(100),
             forgets: up_to(200),
             overtakes: up_to(200),
             receipt_delay_max: Duration::from_secs(120),
@@ -175,7 +176,7 @@ impl World {
                 let (key, value) = city::report(&mut random, self.clock.now());
                 self.tap_log.report(&key, value);
             }
-            if random.random_range(0..20) == 0 {
+            if random.random_range(0..6) == 0 {
                 let counts_from = self.clock.now().plus(CHANGE_LEAD);
                 self.registry.change(counts_from, city::change(&mut random, counts_from));
             }
@@ -236,8 +237,9 @@ impl World {
                 () = crash.cancelled() => *crashes += 1,
                 ended = engine.run(stop) => trouble.push(format!("the engine ended by itself: {ended:?}")),
             }
-            // The dead process's tasks are gone before its successor starts.
-            tokio::time::sleep(Duration::from_millis(random.random_range(1..20_000))).await;
+            // The dead process's tasks are gone before its successor starts, be it at once.
+            let pause_ms_max = if random.random_range(0..2) == 0 { 50 } else { 20_000 };
+            tokio::time::sleep(Duration::from_millis(random.random_range(1..pause_ms_max))).await;
         }
         let _never = self.faults.never_crash();
         let ended = self.start_engine(lives).run(CancellationToken::new()).await;

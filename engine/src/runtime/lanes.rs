@@ -23,7 +23,7 @@ use crate::lane::attempt::{LanePause, NextStep};
 use crate::lane::limiter::Limiter;
 use crate::lane::queue::{LaneQueue, Rank};
 use crate::ledger::{Claim, ClaimStamp, Event, LedgerEntry};
-use crate::notice::{Channel, Notice};
+use crate::notice::{Channel, Notice, Priority};
 use crate::shard::NoticeStart;
 
 /// Notices between a shard and a lane's queue.
@@ -36,9 +36,8 @@ const UNFLUSHED_MAX: usize = 20_000;
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
 /// How often a lane that holds looks whether it may go on.
 const HOLD_CHECK: Duration = Duration::from_millis(100);
-/// Claims ahead of need cover so much of the rate: the ledger's latency must not cost throughput, and an emergency must
-/// not wait behind more than that.
-const CLAIM_AHEAD: Duration = Duration::from_millis(100);
+/// Claims ahead of need cover so much of the rate, so that the ledger's latency costs no throughput.
+const CLAIM_AHEAD_MS: u64 = 500;
 
 /// A notice in a lane.
 #[derive(Debug)]
@@ -331,17 +330,24 @@ impl Lane {
 
     fn claim_ahead_max(&self) -> usize {
         let profile = self.context.connector.profile();
-        let ahead = Duration::from_secs(1).as_millis() / CLAIM_AHEAD.as_millis();
-        let per_ahead = usize::try_from(u128::from(profile.rate_per_s) / ahead).unwrap_or(usize::MAX);
-        per_ahead.max(profile.batch_max.min(usize::try_from(profile.burst).unwrap_or(usize::MAX))).max(8)
+        let burst = usize::try_from(profile.burst).unwrap_or(usize::MAX);
+        let ahead = u64::from(profile.rate_per_s) * CLAIM_AHEAD_MS / 1000;
+        usize::try_from(ahead).unwrap_or(usize::MAX).max(profile.batch_max.min(burst)).max(8)
+    }
+
+    /// Whether another notice may be claimed ahead. What is more urgent than a passage need not wait for passages that are
+    /// claimed already (L2): it has as much room again.
+    fn may_claim_ahead(&self) -> bool {
+        let ahead_max = self.claim_ahead_max();
+        let urgent = self.queue.peek().is_some_and(|next| next.priority < Priority::Passage);
+        self.ready.len() + self.claiming.len() < if urgent { 2 * ahead_max } else { ahead_max }
     }
 
     fn start_claims(&mut self) {
         if self.stopping || !self.may_send() {
             return;
         }
-        let ahead_max = self.claim_ahead_max();
-        while self.ready.len() + self.claiming.len() < ahead_max {
+        while self.may_claim_ahead() {
             let Some(item) = self.queue.pop() else { return };
             if item.tenure.has_ended() {
                 continue;

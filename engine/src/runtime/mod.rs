@@ -22,6 +22,7 @@ mod receipts;
 mod recovery;
 mod registry;
 mod sending;
+mod settling;
 mod shards;
 pub mod status;
 mod tenure;
@@ -51,6 +52,7 @@ use lanes::{Lane, LaneIntakes};
 use receipts::ReceiptContext;
 use registry::RegistryFollower;
 use sending::LaneContext;
+use settling::Settling;
 use shards::{Dispatcher, ShardContext};
 use status::Status;
 use vitals::Vitals;
@@ -182,6 +184,7 @@ impl Engine {
         let mut services = JoinSet::new();
         services.spawn(follower.run(stop_services.clone()));
 
+        let settling = Arc::new(Settling::default());
         let (unserved, _) = mpsc::channel(1);
         let mut intakes: [mpsc::Sender<lanes::Pending>; Channel::ALL.len()] =
             std::array::from_fn(|_| unserved.clone());
@@ -199,6 +202,7 @@ impl Engine {
                 vitals: Arc::clone(&vitals),
                 status: Arc::clone(&status),
                 lane_status,
+                settling: Arc::clone(&settling),
             });
             let (sender, intake) = lanes::intake();
             for (place, channel) in Channel::ALL.iter().enumerate() {
@@ -217,6 +221,7 @@ impl Engine {
             ledger: Arc::clone(&ports.ledger),
             clock: Arc::clone(&ports.clock),
             status: Arc::clone(&status),
+            settling,
         };
         services.spawn(receipts::run(receipts, stop_services.clone()));
 

@@ -83,12 +83,14 @@ async fn round(context: &LaneContext, receipts: &dyn ReceiptLog, poll_after: Dur
 /// Ends what nobody will ever hear of.
 async fn give_up(context: &LaneContext, page: &[LedgerEntry], now: Timestamp) {
     let too_old = now.minus(RECEIPT_PATIENCE);
-    let over: Vec<LedgerEntry> = page
-        .iter()
-        .filter(|entry| entry.time < too_old)
-        .map(|entry| entry.followed_by(Event::Failed, now).because("no_receipt"))
-        .collect();
-    if !over.is_empty() {
-        super::sending::append(context, &over).await;
+    for entry in page.iter().filter(|entry| entry.time < too_old) {
+        let _settling = context.settling.of(entry.notice).await;
+        let known =
+            retrying(&context.status, "ledger", || context.ledger.entries_of(entry.position, entry.notice))
+                .await;
+        if !known.iter().any(|known| known.event.is_end()) {
+            let over = entry.followed_by(Event::Failed, now).because("no_receipt");
+            super::sending::append(context, std::slice::from_ref(&over)).await;
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+use super::settling::Settling;
 use super::status::Status;
 use super::{PORT_RETRY, charging, retrying};
 use crate::ledger::{Event, LedgerEntry};
@@ -33,6 +34,7 @@ pub(crate) struct ReceiptContext {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) status: Arc<Status>,
+    pub(crate) settling: Arc<Settling>,
 }
 
 /// What became of a receipt.
@@ -113,6 +115,7 @@ async fn retry_parked(context: &ReceiptContext) {
 }
 
 async fn settle(context: &ReceiptContext, receipt: &Receipt) -> Settlement {
+    let _settling = context.settling.of(receipt.notice).await;
     let entries =
         retrying(&context.status, "ledger", || context.ledger.entries_of(receipt.position, receipt.notice))
             .await;

@@ -11,6 +11,7 @@ use compact_str::CompactString;
 use futures::future::join_all;
 
 use super::lanes::Pending;
+use super::settling::Settling;
 use super::status::{LaneStatus, Status};
 use super::vitals::Vitals;
 use super::{charging, retrying};
@@ -18,7 +19,7 @@ use crate::index::{Recipient, RegistryIndex};
 use crate::invariants::Invariant;
 use crate::lane::attempt::{NextStep, Standing, after_answer};
 use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry, OwnerToken};
-use crate::notice::Channel;
+use crate::notice::{Channel, Notice};
 use crate::ports::channel::{ChannelConnector, Message, SubmitOutcome};
 use crate::ports::clock::Clock;
 use crate::ports::ledger::{ClaimVerdict, Ledger};
@@ -37,6 +38,7 @@ pub(crate) struct LaneContext {
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) status: Arc<Status>,
     pub(crate) lane_status: Arc<LaneStatus>,
+    pub(crate) settling: Arc<Settling>,
 }
 
 /// What came of an attempt to claim.
@@ -267,7 +269,7 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
         }
     };
     let moved = Claim { state, ..claim.clone() };
-    advance(context, &claim, &moved, entry.as_ref()).await;
+    advance(context, &item, &moved, entry.as_ref()).await;
     if let Some(entry) = &entry {
         charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, entry).await;
     }
@@ -279,20 +281,35 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
 pub(crate) async fn end_claim(context: Arc<LaneContext>, item: Pending, entry: LedgerEntry) -> Pending {
     if let Some(claim) = &item.claim {
         let ended = Claim { state: ClaimState::Ended, ..claim.clone() };
-        advance(&context, claim, &ended, Some(&entry)).await;
+        advance(&context, &item, &ended, Some(&entry)).await;
     }
     item
 }
 
 /// Moves a claim on, trying again until the store has it: an answer that is known must not be forgotten. Losing the
 /// compare-and-set is no error: a successor took the claim over, and the entry was written all the same.
-async fn advance(context: &LaneContext, claim: &Claim, moved: &Claim, entry: Option<&LedgerEntry>) {
-    let entries: Vec<LedgerEntry> = entry.into_iter().cloned().collect();
+async fn advance(context: &LaneContext, item: &Pending, moved: &Claim, entry: Option<&LedgerEntry>) {
+    let Some(claim) = &item.claim else { return };
+    let _settling = context.settling.of(item.notice.id).await;
+    let mut entries: Vec<LedgerEntry> = entry.into_iter().cloned().collect();
+    if item.in_doubt
+        && entries.iter().any(|entry| entry.event.is_end())
+        && has_ended(context, &item.notice).await
+    {
+        // A receipt has ended the doubt meanwhile.
+        entries.clear();
+    }
     let _verdict = retrying(&context.status, "ledger", || {
         context.ledger.advance(claim.stamp(), moved.clone(), entries.clone())
     })
     .await;
     context.status.count_entries(&entries);
+}
+
+async fn has_ended(context: &LaneContext, notice: &Notice) -> bool {
+    let known =
+        retrying(&context.status, "ledger", || context.ledger.entries_of(notice.position, notice.id)).await;
+    known.iter().any(|entry| entry.event.is_end())
 }
 
 /// Appends entries, trying again until the store has them.

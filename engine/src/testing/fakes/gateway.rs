@@ -38,6 +38,8 @@ pub struct GatewayBehaviour {
     pub fails: u32,
     /// The receipt comes twice.
     pub repeats: u32,
+    /// A delivered message gets a second receipt that says failed, before or after the right one.
+    pub contradicts: u32,
     /// The receipt never comes by itself; it can be asked for.
     pub forgets: u32,
     /// The receipt comes before the submit's answer.
@@ -58,6 +60,7 @@ impl GatewayBehaviour {
         babbles: 0,
         fails: 0,
         repeats: 0,
+        contradicts: 0,
         forgets: 0,
         overtakes: 0,
         receipt_delay_max: Duration::from_secs(5),
@@ -181,6 +184,17 @@ impl FakeGateway {
                 let delay_ms = if overtakes { 0 } else { self.faults.draw(0..longest_ms.max(1)) };
                 state.due.push((self.clock.monotonic() + Duration::from_millis(delay_ms), receipt.clone()));
             }
+        }
+        if self.profile.gives_receipts
+            && fate == ReceiptStatus::Delivered
+            && self.faults.happens(self.behaviour.contradicts)
+        {
+            let delay_ms = self.faults.draw(0..100_000);
+            let status = ReceiptStatus::Failed { reason: CompactString::const_new("5") };
+            state.due.push((
+                self.clock.monotonic() + Duration::from_millis(delay_ms),
+                Receipt { status, ..receipt },
+            ));
         }
         let place = state.taken.len();
         state.by_reference.insert(CompactString::new(message.reference.as_str()), place);
