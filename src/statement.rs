@@ -3,7 +3,7 @@
 //! Owns which orders belong to a term, which lines are drafts, and when a line becomes final. The arithmetic is the
 //! engine's (`billing`), what is stored the books'. An order does not name its term: it belongs to every term in which it
 //! has charges or a frozen line; one that has none anywhere belongs to the term asked for, unless it was approved only
-//! after that term's last day.
+//! after that term's last day. One that was not approved yet when a term was closed may still be meant for the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use gatebell_connectors::store::embedded::books_freeze::{Closing, Signature};
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_engine::billing::{BillLine, OrderAccount, Tariff, bill, settles_at};
 use gatebell_engine::ids::{OrderId, PupilId, SchoolId};
-use gatebell_engine::registry::{Entry, Order, OrderState};
+use gatebell_engine::registry::{Entry, Order};
 use gatebell_engine::term::Term;
 use gatebell_engine::time::Timestamp;
 
@@ -156,24 +156,11 @@ pub(crate) fn close(
     who: &str,
     forced: bool,
 ) -> anyhow::Result<Closing> {
-    // Orders that were never approved cost nothing and cannot: frozen here, one placed early for the next term would be
-    // lost to it. The closed term's bill shows their refund all the same.
-    let may_cost: BTreeSet<&OrderId> = orders
-        .orders
-        .iter()
-        .filter(|order| order.approved_at.is_some() || order.state == OrderState::Cancelled)
-        .map(|order| &order.order)
-        .collect();
     let lines = |term_books: &TermBooks| -> Vec<BillLine> {
         let mut as_closed = term_books.clone();
         let Signature { by, at } = signature(who, now);
         as_closed.closed = Some(ClosedTerm { at, by, forced });
-        statement(term, orders, &as_closed)
-            .lines
-            .into_iter()
-            .map(|line| line.line)
-            .filter(|line| may_cost.contains(&line.order))
-            .collect()
+        statement(term, orders, &as_closed).lines.into_iter().map(|line| line.line).collect()
     };
     books.close(&term.name, &signature(who, now), forced, lines).context("cannot close the term")
 }
@@ -199,7 +186,7 @@ mod tests {
     use gatebell_engine::ids::{GuardianId, Personal};
     use gatebell_engine::money::Dollars;
     use gatebell_engine::notice::Passages;
-    use gatebell_engine::registry::Pupil;
+    use gatebell_engine::registry::{OrderState, Pupil};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -303,6 +303,32 @@ async fn an_export_has_the_public_fields_in_the_citys_time() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_seen_enough_of_an_export_is_no_failure() {
+    let running = order("O1", "P1", OrderState::Approved, 68);
+    let city = City::new(vec![running.clone()]);
+    let day: Day = "2025-09-08".parse().unwrap();
+    let entry = LedgerEntry::of(
+        &city.notice(&running, day, NoticeKind::Arrival),
+        Event::Suppressed,
+        Timestamp::from_millis(0),
+    );
+    let many = (1..2000).map(|attempt| LedgerEntry { attempt, ..entry.clone() }).collect();
+    city.store().ledger().append(many).await.unwrap();
+
+    let mut export = Command::new(env!("CARGO_BIN_EXE_gatebell"))
+        .args(["ledger", "export", "--from", "2025-09-08", "--to", "2025-09-08", "--data"])
+        .arg(city.data_dir().path())
+        .env_remove("GATEBELL_CONFIG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(export.stdout.take());
+    let ended = export.wait_with_output().unwrap();
+    assert_eq!((ended.status.success(), text(&ended.stderr)), (true, String::new()));
+}
+
+#[tokio::test]
 async fn a_parent_sees_what_was_sent_and_what_it_costs() {
     let running = order("O1", "P1", OrderState::Approved, 136);
     let city = City::new(vec![running.clone()]);
@@ -337,7 +363,7 @@ async fn a_closed_term_is_final_and_closing_it_again_changes_nothing() {
     let store = city.store();
     city.deliver(&store, &running, "2025-09-08", NoticeKind::Arrival).await;
 
-    assert_eq!(city.printed(&["term", "close", term]), "term past is closed: 1 lines are final now\n");
+    assert_eq!(city.printed(&["term", "close", term]), "term past is closed: its 2 lines are final\n");
     let bill = city.gatebell(&["bill", "--term", term, "--format", "csv"]);
     let lines = text(&bill.stdout);
     assert!(lines.contains("\nO1,S1,P1,G1,both,approved,136,1,1,0,135\n"), "{lines}");

@@ -1,6 +1,6 @@
 //! `gatebell bill`: one line an order, as the public format has it.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::ensure;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     }
 
     let lines: Vec<&BillLine> = bill.lines.iter().map(|line| &line.line).collect();
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(io::stdout().lock());
     match args.format {
         Format::Table => print_table(&lines, &mut out)?,
         Format::Csv => print_csv(&lines, &mut out)?,
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_table(lines: &[&BillLine], out: &mut impl Write) -> std::io::Result<()> {
+fn print_table(lines: &[&BillLine], out: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(COLUMNS);
     for line in lines {
@@ -104,25 +104,23 @@ fn print_table(lines: &[&BillLine], out: &mut impl Write) -> std::io::Result<()>
     writeln!(out, "{table}")
 }
 
-fn print_csv(lines: &[&BillLine], out: &mut impl Write) -> anyhow::Result<()> {
+fn print_csv(lines: &[&BillLine], out: &mut impl Write) -> io::Result<()> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(out);
     // By hand, so that an empty bill has its header too.
     writer.write_record(COLUMNS)?;
     for line in lines {
         writer.serialize(line)?;
     }
-    writer.flush()?;
-    Ok(())
+    writer.flush()
 }
 
-fn print_json(lines: &[&BillLine], out: &mut impl Write) -> anyhow::Result<()> {
+fn print_json(lines: &[&BillLine], out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, lines)?;
-    writeln!(out)?;
-    Ok(())
+    writeln!(out)
 }
 
-fn say_what_is_not_final(bill: &Statement, term: &str) -> std::io::Result<()> {
-    let mut err = std::io::stderr().lock();
+fn say_what_is_not_final(bill: &Statement, term: &str) -> io::Result<()> {
+    let mut err = io::stderr().lock();
     let drafts: Vec<&StatementLine> = bill.lines.iter().filter(|line| line.is_draft).collect();
     let lines = bill.lines.len();
     match drafts.len() {

@@ -1,6 +1,6 @@
 //! `gatebell ledger export`: the ledger's entries in the public format.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::ensure;
@@ -95,7 +95,7 @@ fn export(args: &ExportArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(entry: &LedgerEntry, zone: &TimeZone, out: &mut impl Write) -> anyhow::Result<()> {
+fn print(entry: &LedgerEntry, zone: &TimeZone, out: &mut impl Write) -> io::Result<()> {
     let exported = ExportedEntry {
         notice: entry.notice.to_string(),
         pupil: entry.pupil.as_str(),
@@ -111,9 +111,8 @@ fn print(entry: &LedgerEntry, zone: &TimeZone, out: &mut impl Write) -> anyhow::
         gateway_id: entry.gateway_id.as_deref(),
         reason: entry.reason.as_deref(),
     };
-    serde_json::to_writer(&mut *out, &exported)?;
-    out.write_all(b"\n")?;
-    Ok(())
+    serde_json::to_writer(&mut *out, &exported).map_err(io::Error::from)?;
+    out.write_all(b"\n")
 }
 
 /// RFC 3339 with milliseconds in the city's offset. Instants beyond the calendar, which no tap has, stay in UTC.

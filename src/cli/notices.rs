@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use comfy_table::{CellAlignment, Table, presets};
-use gatebell_engine::ids::{NoticeId, PupilId};
+use gatebell_engine::ids::{GuardianId, NoticeId, PupilId};
 use gatebell_engine::ledger::{Event, LedgerEntry};
 use gatebell_engine::notice::{Channel, NoticeKind};
 use gatebell_engine::term::Term;
@@ -60,9 +60,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 /// One row a notice, in the order of the taps.
 fn notices_table(entries: &[LedgerEntry], term: &Term) -> Table {
-    let mut notices: BTreeMap<(Timestamp, NoticeId), Vec<&LedgerEntry>> = BTreeMap::new();
+    let mut notices: BTreeMap<(Timestamp, &GuardianId, Channel, NoticeId), Vec<&LedgerEntry>> =
+        BTreeMap::new();
     for entry in entries {
-        notices.entry((entry.at, entry.notice)).or_default().push(entry);
+        let place = (entry.at, &entry.guardian, entry.channel, entry.notice);
+        notices.entry(place).or_default().push(entry);
     }
     let mut table = table([
         "日期\nday",

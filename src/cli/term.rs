@@ -56,7 +56,7 @@ fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match closing {
         Closing::Closed { lines } => {
-            writeln!(out, "term {} is closed: {lines} lines are final now", term.name)?;
+            writeln!(out, "term {} is closed: its {lines} lines are final", term.name)?;
         }
         Closing::ClosedBefore(closed) => {
             let day = term.day_of(closed.at);

@@ -35,7 +35,7 @@ pub struct TermBooks {
     pub frozen: BTreeMap<OrderId, BillLine>,
     /// Since when the term is closed, if it is.
     pub closed: Option<ClosedTerm>,
-    /// Orders that have charges or a frozen line in other terms.
+    /// Orders that have charges, or a frozen line of an order that had been approved or cancelled, in other terms.
     pub of_other_terms: BTreeSet<OrderId>,
 }
 
@@ -109,7 +109,8 @@ pub(super) fn term_books(connection: &Connection, term: &str) -> rusqlite::Resul
         .optional()?;
     let of_other_terms = connection
         .prepare_cached(
-            "SELECT order_code FROM counters WHERE term <> ?1 UNION SELECT order_code FROM frozen_lines WHERE term <> ?1",
+            "SELECT order_code FROM counters WHERE term <> ?1
+             UNION SELECT order_code FROM frozen_lines WHERE term <> ?1 AND state IN ('approved', 'cancelled')",
         )?
         .query_map([term], |row| word(row, 0))?
         .collect::<rusqlite::Result<_>>()?;

@@ -23,9 +23,9 @@ pub struct Signature {
 /// What came of closing a term.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Closing {
-    /// It is closed now, and this many lines became final with it.
+    /// It is closed now.
     Closed {
-        /// Lines frozen just now.
+        /// All its lines, those that were final before included.
         lines: usize,
     },
     /// It had been closed before; nothing was changed.
@@ -60,12 +60,13 @@ impl Books {
             if let Some(closed) = books.closed {
                 return Ok(Closing::ClosedBefore(closed));
             }
+            let before = books.frozen.len();
             let frozen = write_lines(transaction, term, signature, &lines(&books))?;
             transaction.execute(
                 "INSERT INTO closed_terms (term, closed_at, closed_by, forced) VALUES (?1, ?2, ?3, ?4)",
                 params![term, signature.at.as_millis(), signature.by.as_str(), forced],
             )?;
-            Ok(Closing::Closed { lines: frozen })
+            Ok(Closing::Closed { lines: before + frozen })
         })
     }
 
