@@ -1,5 +1,5 @@
-//! Makes lines of the bill final when their time comes, in a running `serve`: without it a receipt that arrives weeks after
-//! a cancellation would still be charged, until somebody asked for the bill.
+//! Makes lines of the bill final when their time comes, in a running `serve`: without it a receipt that
+//! arrives weeks after a cancellation would still be charged, until somebody asked for the bill.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// Who freezes them, in the books.
 const BY: &str = "serve";
 
-/// Freezes the lines of long-cancelled orders, at once and then every hour, until `stop`. A pass that fails is said and
-/// tried again with the next one; nothing is lost by it.
+/// Freezes the lines of long-cancelled orders, at once and then every hour, until `stop`. A pass that fails
+/// is said and tried again with the next one; nothing is lost by it.
 pub(crate) async fn keep_settling(
     directory: DataDir,
     term: Term,

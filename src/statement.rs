@@ -1,9 +1,11 @@
-//! The bill as it stands: the registry's orders, the store's counters and the lines that are already final, put together.
+//! The bill as it stands: the registry's orders, the store's counters and the lines that are already final,
+//! put together.
 //!
-//! Owns which orders belong to a term, which lines are drafts, and when a line becomes final. The arithmetic is the
-//! engine's (`billing`), what is stored the books'. An order does not name its term: it belongs to every term in which it
-//! has charges or a frozen line; one that has none anywhere belongs to the term asked for, unless it was approved only
-//! after that term's last day. One that was not approved yet when a term was closed may still be meant for the next.
+//! Owns which orders belong to a term, which lines are drafts, and when a line becomes final. The arithmetic
+//! is the engine's (`billing`), what is stored the books'. An order does not name its term: it belongs to
+//! every term in which it has charges or a frozen line; one that has none anywhere belongs to the term asked
+//! for, unless it was approved only after that term's last day. One that was not approved yet when a term was
+//! closed may still be meant for the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,7 +79,8 @@ impl OrderBook {
     }
 
     fn account(&self, order: &Order, books: &TermBooks) -> Option<OrderAccount> {
-        // An import refuses an order about nobody, and pupils are never deleted: without a school there is no order.
+        // An import refuses an order about nobody, and pupils are never deleted: without a school there is no
+        // order.
         let school = self.schools.get(&order.pupil)?.clone();
         let delivered = books.delivered.get(&order.order).copied().unwrap_or(0);
         Some(OrderAccount { order: order.clone(), school, delivered })
@@ -106,7 +109,8 @@ pub(crate) fn statement(term: &Term, orders: &OrderBook, books: &TermBooks) -> S
     Statement { lines: lines.into_values().collect(), orders_not_on_record }
 }
 
-/// The bill of `term` at `now`. Lines whose time has come are made final first, so that what is shown as final stays.
+/// The bill of `term` at `now`. Lines whose time has come are made final first, so that what is shown as
+/// final stays.
 pub(crate) fn current_statement(
     term: &Term,
     orders: &OrderBook,

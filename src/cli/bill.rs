@@ -29,8 +29,8 @@ const COLUMNS: [&str; 11] = [
 /// From this column on there are numbers.
 const FIRST_NUMBER: usize = 6;
 
-/// Prints the bill of a term: one line an order, in whole NT$. Which lines are drafts is said on standard error. Lines of
-/// orders that were cancelled more than seven days ago become final with this.
+/// Prints the bill of a term: one line an order, in whole NT$. Which lines are drafts is said on standard
+/// error. Lines of orders that were cancelled more than seven days ago become final with this.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The term: a name or a file [default: the configuration's]

@@ -115,7 +115,8 @@ fn print(entry: &LedgerEntry, zone: &TimeZone, out: &mut impl Write) -> io::Resu
     out.write_all(b"\n")
 }
 
-/// RFC 3339 with milliseconds in the city's offset. Instants beyond the calendar, which no tap has, stay in UTC.
+/// RFC 3339 with milliseconds in the city's offset. Instants beyond the calendar, which no tap has, stay in
+/// UTC.
 fn in_city(at: Timestamp, zone: &TimeZone) -> String {
     match jiff::Timestamp::from_millisecond(at.as_millis()) {
         Ok(instant) => {

@@ -1,4 +1,5 @@
-//! `gatebell notices`: what was sent about a pupil, when, what became of it, and the fee so far; for parents and schools.
+//! `gatebell notices`: what was sent about a pupil, when, what became of it, and the fee so far; for parents
+//! and schools.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -134,8 +135,8 @@ fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     table
 }
 
-/// The entry that says what became of a notice: proof of delivery, else its last end, else the last thing that happened.
-/// What was charged says nothing of that.
+/// The entry that says what became of a notice: proof of delivery, else its last end, else the last thing
+/// that happened. What was charged says nothing of that.
 fn decisive_entry<'a>(history: &[&'a LedgerEntry]) -> Option<&'a LedgerEntry> {
     let is_booking = |entry: &&&LedgerEntry| matches!(entry.event, Event::Charged | Event::Adjusted);
     let told: Vec<&&LedgerEntry> = history.iter().filter(|entry| !is_booking(entry)).collect();

@@ -9,12 +9,12 @@ use gatebell_engine::recount::Difference;
 
 use super::{EXIT_FOUND_OR_FAILED, Globals, open_books};
 
-/// A running engine writes the proof of a delivery and its charge one after the other. What differs between the two is
-/// looked at once more after this.
+/// A running engine writes the proof of a delivery and its charge one after the other. What differs between
+/// the two is looked at once more after this.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 
-/// Counts charges and counters again from the ledger's entries alone and prints each difference from what is stored. Exit
-/// code 1 when there is one.
+/// Counts charges and counters again from the ledger's entries alone and prints each difference from what is
+/// stored. Exit code 1 when there is one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The term of days of which only the ledger knows: a name or a file [default: the configuration's]

@@ -20,7 +20,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum TermCommand {
-    /// Make the bill of a term final; whatever is delivered later becomes an `adjusted` entry and costs nobody anything
+    /// Make the bill of a term final; whatever is delivered later becomes an `adjusted` entry and costs
+    /// nobody anything
     Close(CloseArgs),
 }
 

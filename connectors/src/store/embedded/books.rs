@@ -1,7 +1,8 @@
 //! The books, as commands read them beside a running engine: counters, frozen lines, closed terms.
 //!
-//! Owns a file handle to `store.db` of its own, with no writer thread: what is read is a snapshot of one instant. The
-//! ledger's entries are read in `books_entries`, lines are frozen in `books_freeze`. What an order is, the registry knows.
+//! Owns a file handle to `store.db` of its own, with no writer thread: what is read is a snapshot of one
+//! instant. The ledger's entries are read in `books_entries`, lines are frozen in `books_freeze`. What an
+//! order is, the registry knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,8 @@ pub struct TermBooks {
     pub frozen: BTreeMap<OrderId, BillLine>,
     /// Since when the term is closed, if it is.
     pub closed: Option<ClosedTerm>,
-    /// Orders that have charges, or a frozen line of an order that had been approved or cancelled, in other terms.
+    /// Orders that have charges, or a frozen line of an order that had been approved or cancelled, in other
+    /// terms.
     pub of_other_terms: BTreeSet<OrderId>,
 }
 

@@ -1,7 +1,7 @@
 //! The ledger as commands read it: streamed in the order written, looked up by pupil, recounted day by day.
 //!
-//! Entries are read in pages with no transaction held open in between, so that an export of a whole term neither needs
-//! the memory of one nor keeps a running engine's write-ahead log from being folded back.
+//! Entries are read in pages with no transaction held open in between, so that an export of a whole term
+//! neither needs the memory of one nor keeps a running engine's write-ahead log from being folded back.
 
 use std::ops::RangeInclusive;
 use std::vec;
@@ -66,8 +66,9 @@ impl Books {
         })
     }
 
-    /// Derives charges and counters from the ledger and gives every difference from what is stored. Days on which nothing
-    /// tells the term are taken for days of `term_otherwise`. Needs the memory of one day's SMS.
+    /// Derives charges and counters from the ledger and gives every difference from what is stored. Days on
+    /// which nothing tells the term are taken for days of `term_otherwise`. Needs the memory of one day's
+    /// SMS.
     pub fn recount(&self, term_otherwise: &str) -> Result<Vec<Difference>, PortError> {
         self.readers.read_blocking(|connection| {
             let snapshot = connection.unchecked_transaction()?;

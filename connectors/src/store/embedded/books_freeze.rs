@@ -1,7 +1,8 @@
-//! Freezing: lines of the bill become final, one by one after a cancellation or all of them when a term is closed.
+//! Freezing: lines of the bill become final, one by one after a cancellation or all of them when a term is
+//! closed.
 //!
-//! A line is computed and frozen inside one write transaction, so no charge slips in between: what is booked before counts
-//! in the line, what is booked after is `adjusted`. A frozen line is never written again.
+//! A line is computed and frozen inside one write transaction, so no charge slips in between: what is booked
+//! before counts in the line, what is booked after is `adjusted`. A frozen line is never written again.
 
 use compact_str::CompactString;
 use gatebell_engine::billing::BillLine;
@@ -33,8 +34,8 @@ pub enum Closing {
 }
 
 impl Books {
-    /// Freezes the lines of `term` that `due` picks from the books as they stand. Those already frozen stay as they are.
-    /// Gives the number frozen just now.
+    /// Freezes the lines of `term` that `due` picks from the books as they stand. Those already frozen stay
+    /// as they are. Gives the number frozen just now.
     pub fn freeze(
         &self,
         term: &str,
@@ -47,7 +48,8 @@ impl Books {
         })
     }
 
-    /// Closes `term`: freezes `lines` of the books as they stand, and from now on whatever is delivered is `adjusted`.
+    /// Closes `term`: freezes `lines` of the books as they stand, and from now on whatever is delivered is
+    /// `adjusted`.
     pub fn close(
         &self,
         term: &str,

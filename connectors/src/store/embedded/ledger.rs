@@ -1,7 +1,8 @@
 //! The ledger in `store.db`: entries, claims and charges, each call one whole change.
 //!
-//! Owns the port; the tables are in `ledger_schema`, what each change does in `ledger_entries`, `ledger_claims` and
-//! `ledger_charges`. A call returns once its change is on the disk; calls made at the same time share a commit.
+//! Owns the port; the tables are in `ledger_schema`, what each change does in `ledger_entries`,
+//! `ledger_claims` and `ledger_charges`. A call returns once its change is on the disk; calls made at the
+//! same time share a commit.
 
 use std::sync::Arc;
 

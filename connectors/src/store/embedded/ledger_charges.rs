@@ -1,5 +1,5 @@
-//! Charges and counters: a charge is a row that is inserted at most once, a counter the number of an order's charges,
-//! written as the whole total so that writing it again, or late, changes nothing.
+//! Charges and counters: a charge is a row that is inserted at most once, a counter the number of an order's
+//! charges, written as the whole total so that writing it again, or late, changes nothing.
 
 use gatebell_engine::ledger::{Charge, Event};
 use gatebell_engine::ports::ledger::ChargeVerdict;

@@ -1,4 +1,5 @@
-//! Claims: the one sender of an SMS. A row is inserted once and changed only where it still holds what was expected.
+//! Claims: the one sender of an SMS. A row is inserted once and changed only where it still holds what was
+//! expected.
 
 use gatebell_engine::ids::LogPosition;
 use gatebell_engine::ledger::{Claim, ClaimKey, ClaimStamp, ClaimState, OwnerToken};
@@ -13,7 +14,8 @@ pub(super) enum Swap {
     Done,
     /// The row holds something else.
     Held(Box<Claim>),
-    /// There is no row, where one was expected. Claims are never deleted, so this is a row of another database.
+    /// There is no row, where one was expected. Claims are never deleted, so this is a row of another
+    /// database.
     Missing,
 }
 
@@ -37,7 +39,8 @@ pub(super) fn read(connection: &Connection, key: &ClaimKey) -> rusqlite::Result<
         .optional()
 }
 
-/// Makes the row `claim` where it holds `expected` (`None`: where there is none), inside the caller's transaction.
+/// Makes the row `claim` where it holds `expected` (`None`: where there is none), inside the caller's
+/// transaction.
 pub(super) fn swap(
     connection: &Connection,
     expected: Option<&ClaimStamp>,

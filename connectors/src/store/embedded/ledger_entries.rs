@@ -68,7 +68,8 @@ fn write_day(connection: &Connection, run: Option<DayRun>) -> rusqlite::Result<(
     Ok(())
 }
 
-/// A submitted notice waits for its receipt until its end, and never again after it, in whichever order they are written.
+/// A submitted notice waits for its receipt until its end, and never again after it, in whichever order they
+/// are written.
 fn follow_waiting(connection: &Connection, entry: &LedgerEntry, seq: i64) -> rusqlite::Result<()> {
     if entry.event.is_end() {
         connection

@@ -45,8 +45,8 @@ pub(super) fn notice(row: &Row<'_>, column: usize) -> rusqlite::Result<NoticeId>
     Ok(NoticeId::from_u128(u128::from_be_bytes(bytes)))
 }
 
-/// The word or code in `column`. What the engine wrote is always of its form; what somebody else wrote is an error that
-/// names the column and not the value.
+/// The word or code in `column`. What the engine wrote is always of its form; what somebody else wrote is an
+/// error that names the column and not the value.
 pub(super) fn word<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,

@@ -1,9 +1,10 @@
 //! The tables of the ledger, the claims, the charges and the bill in `store.db`.
 //!
-//! The ledger only grows, in the order written: `seq`. Whatever must be unique begins with what grows too, partition and
-//! offset or the day, so that new rows land where the last ones did; a wide random key would cost six times as much.
-//! Nothing here names a person other than by code: no phone, no name, no card. An operator may read it with `sqlite3`:
-//! times are milliseconds since 1970 (`datetime(at / 1000, 'unixepoch')`), days are days since 1970.
+//! The ledger only grows, in the order written: `seq`. Whatever must be unique begins with what grows too,
+//! partition and offset or the day, so that new rows land where the last ones did; a wide random key would
+//! cost six times as much. Nothing here names a person other than by code: no phone, no name, no card. An
+//! operator may read it with `sqlite3`: times are milliseconds since 1970 (`datetime(at / 1000,
+//! 'unixepoch')`), days are days since 1970.
 
 use crate::sqlite::Schema;
 

@@ -1,7 +1,7 @@
 //! The receipt log in `store.db`: what gateways say became of messages, until it is settled.
 //!
-//! Receipts are read once, in order, and forgotten when they are committed: what they proved is in the ledger by then.
-//! Those that match nothing yet are parked, at most [`PARKED_RECEIPTS_MAX`] of them.
+//! Receipts are read once, in order, and forgotten when they are committed: what they proved is in the ledger
+//! by then. Those that match nothing yet are parked, at most [`PARKED_RECEIPTS_MAX`] of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

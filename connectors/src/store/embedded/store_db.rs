@@ -1,5 +1,5 @@
-//! `store.db` as a running engine opens it: one writer thread for ledger and receipts together, so that what they write at
-//! the same time is one commit.
+//! `store.db` as a running engine opens it: one writer thread for ledger and receipts together, so that what
+//! they write at the same time is one commit.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::sqlite::{DatabaseFile, Readers, Writer};
 const QUEUE_COMMANDS_MAX: usize = 4096;
 /// Reads at once.
 const READERS_MAX: usize = 4;
-/// Pages of the file in the writer's memory. The indexes of a day are written all over: a city's morning fits.
+/// Pages of the file in the writer's memory. The indexes of a day are written all over: a city's morning
+/// fits.
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 
 /// The store of a running engine.
