@@ -12,6 +12,7 @@ mod demo;
 mod http;
 mod logs;
 mod replay;
+mod service;
 mod settling;
 mod statement;
 mod wiring;

@@ -81,7 +81,7 @@ pub(crate) async fn perform(
     let stage = Stage::set(prepared, term.clone(), plan.city, pace).await?;
     let books = Books::open(&directory)?;
 
-    step("the morning begins");
+    step(&format!("the morning begins; operators look at {}", stage.metrics_url()));
     let stop_watching = CancellationToken::new();
     let answered = Arc::new(AtomicU64::new(0));
     let watched = Watched {

@@ -1,5 +1,5 @@
-//! What the demo plays on: a data directory with the made-up city in it, the gateway simulator, and the whole service in
-//! between, wired as `gatebell serve` wires it. Only the wall clock is another one.
+//! What the demo plays on: a data directory with the made-up city in it, the gateway simulator, and in between the
+//! very [`Service`] that `gatebell serve` runs. Only the wall clock is another one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -11,14 +11,11 @@ use gatebell_connectors::data_dir::{DataDir, EngineLock};
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_connectors::store::embedded::tokens::{TokenScope, TokenStore};
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
-use gatebell_engine::runtime::EngineError;
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
 use gatebell_engine::time::Timestamp;
 use gatebell_gateway_sim::{GatewaySim, SimConfig, SimLog, Spread};
 use secrecy::ExposeSecret as _;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::city::{City, CityPlan};
 use super::city_files;
@@ -26,11 +23,8 @@ use super::morning::{BEGINS, instant};
 use super::player::Gate;
 use crate::city;
 use crate::config::Configuration;
-use crate::http::Listeners;
-use crate::http::callbacks::{self, CallbackPorts, Callers};
-use crate::http::reporters::StoredReporters;
-use crate::http::taps::{self, TapsLimits};
-use crate::wiring::{self, Surroundings, Wired};
+use crate::http::operations;
+use crate::service::Service;
 
 /// Who makes the demo's changes, in the records.
 const WHO: &str = "gatebell demo";
@@ -168,24 +162,15 @@ submit_timeout_s = 2
 /// Everything that runs.
 pub(crate) struct Stage {
     clock: Arc<dyn Clock>,
-    status: Arc<Status>,
     gate: Gate,
     gateway: GatewaySim,
     service: Service,
-    /// Held until the engine has stopped.
+    /// Held until the service has stopped.
     _lock: EngineLock,
 }
 
-/// The service's tasks, and what stops each.
-struct Service {
-    engine: JoinHandle<Result<(), EngineError>>,
-    surfaces: [JoinHandle<()>; 2],
-    stop_engine: CancellationToken,
-    stop_surfaces: CancellationToken,
-}
-
 impl Stage {
-    /// Starts the simulator, the engine and its HTTP surfaces. The city's clock starts now.
+    /// Starts the simulator and the service. The city's clock starts now.
     ///
     /// # Errors
     /// When a port cannot be had, or a part cannot be set up.
@@ -199,21 +184,11 @@ impl Stage {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let gateway = GatewaySim::start(simulator(plan.seed, pace), loopback).await?;
         let configuration = configuration(directory.path(), &gateway, plan.pupils, pace)?;
-        let listeners = Listeners::bind(&configuration).await?;
-        let addresses = listeners.addresses();
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(instant(BEGINS), pace.speed));
-        let surroundings = Surroundings {
-            directory: &directory,
-            term,
-            callbacks: addresses.callbacks,
-            clock: Arc::clone(&clock),
-        };
-        let wired = wiring::wire(&configuration, surroundings)?;
-        let status = wired.engine.status();
-        let tokens = TokenStore::open(&directory)?;
-        let service = Service::start(&configuration, listeners, wired, tokens, Arc::clone(&clock));
-        let gate = Gate { url: format!("http://{}/v1/taps", addresses.taps), token: gate_token };
-        Ok(Self { clock, status, gate, gateway, service, _lock: lock })
+        let metrics = operations::install_recorder()?;
+        let service = Service::start(&configuration, &directory, term, Arc::clone(&clock), metrics).await?;
+        let gate = Gate { url: format!("http://{}/v1/taps", service.addresses().taps), token: gate_token };
+        Ok(Self { clock, gate, gateway, service, _lock: lock })
     }
 
     /// The city's clock.
@@ -223,7 +198,7 @@ impl Stage {
 
     /// What the engine says of itself.
     pub(crate) fn status(&self) -> Arc<Status> {
-        Arc::clone(&self.status)
+        self.service.status()
     }
 
     /// Where readers report.
@@ -231,9 +206,14 @@ impl Stage {
         self.gate.clone()
     }
 
+    /// Where operators look while it runs.
+    pub(crate) fn metrics_url(&self) -> String {
+        format!("http://{}/metrics", self.service.addresses().metrics)
+    }
+
     /// Whether nothing waits to be decided or sent.
     pub(crate) fn is_idle(&self) -> bool {
-        let snapshot = self.status.snapshot();
+        let snapshot = self.status().snapshot();
         snapshot.lag == 0 && snapshot.lanes.iter().all(|lane| lane.queued == 0 && lane.in_flight == 0)
     }
 
@@ -242,54 +222,13 @@ impl Stage {
         self.gateway.settled(Duration::ZERO).await
     }
 
-    /// Stops everything in order: readers' surface and engine first, then the gateway, whose log it gives.
+    /// Stops the service, then the gateway, whose log it gives.
     ///
     /// # Errors
-    /// When the engine failed, now or before.
+    /// When the service failed, now or before.
     pub(crate) async fn strike(self) -> anyhow::Result<SimLog> {
         let Self { gateway, service, .. } = self;
-        service.stop_engine.cancel();
-        let ended = service.engine.await.context("the engine's task failed")?;
-        service.stop_surfaces.cancel();
-        for surface in service.surfaces {
-            surface.await.context("a listener failed")?;
-        }
-        ended.context("the engine failed")?;
+        service.stop().await?;
         Ok(gateway.stop().await)
-    }
-}
-
-impl Service {
-    fn start(
-        configuration: &Configuration,
-        listeners: Listeners,
-        wired: Wired,
-        tokens: TokenStore,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let (stop_engine, stop_surfaces) = (CancellationToken::new(), CancellationToken::new());
-        let reporters = StoredReporters::new(tokens, wired.engine.index(), wired.engine.status());
-        let limits = TapsLimits {
-            requests_max: configuration.taps.requests_max,
-            body_bytes_max: configuration.taps.body_bytes_max,
-            read_timeout: configuration.taps.read_timeout,
-        };
-        let taps = taps::router(wired.intake, Arc::new(reporters), Arc::default(), limits);
-        let callbacks = callbacks::router(CallbackPorts {
-            receipts: wired.receipts,
-            ledger: wired.ledger,
-            clock,
-            keys: wired.callback_keys,
-            callers: Callers { allow: Vec::new(), trusted_proxies: Vec::new() },
-        });
-        Self {
-            engine: tokio::spawn(wired.engine.run(stop_engine.clone())),
-            surfaces: [
-                tokio::spawn(listeners.taps.serve(taps, stop_surfaces.clone())),
-                tokio::spawn(listeners.callbacks.serve(callbacks, stop_surfaces.clone())),
-            ],
-            stop_engine,
-            stop_surfaces,
-        }
     }
 }

@@ -138,9 +138,7 @@ impl<'a> Story<'a> {
             told.push((submitted.time, format!("and by SMS, to {}  「{text}」", guardian.phone)));
             told.push((
                 submitted.time,
-                format!(
-                    "(arrived {passed:.0}, {school}; the name is masked, as an SMS can reach a wrong number)"
-                ),
+                format!("(“arrived at {passed:.0}”; the name is masked, as an SMS can reach a wrong number)"),
             ));
         }
         if let Some(delivered) = self.entry(Channel::Sms, Event::Delivered) {
@@ -152,7 +150,7 @@ impl<'a> Story<'a> {
         told.push((
             charged.time,
             format!(
-                "charged: NT$0.75, on order {} ({}, NT${} prepaid); not delivered would cost nothing",
+                "charged, as it was delivered: NT$0.75 on order {} ({}, NT${} prepaid)",
                 order.code,
                 plan(order),
                 order.prepaid_dollars()
@@ -177,6 +175,6 @@ fn plan(order: &Order) -> &'static str {
     match order.plan {
         Passages::Arrival => "arrivals",
         Passages::Departure => "departures",
-        Passages::Both => "arrivals and departures",
+        Passages::Both => "both ways",
     }
 }
