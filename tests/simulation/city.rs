@@ -118,9 +118,10 @@ fn order(number: u32) -> Order {
     }
 }
 
-/// A change that falls into the morning and counts from `counts_from` on.
-pub(crate) fn change(random: &mut ChaCha8Rng, counts_from: Timestamp) -> Entry {
-    let number = random.random_range(0..PUPILS);
+/// A change that falls into the morning and counts from `counts_from` on: about the pupil whose card was read last, whose
+/// notices are on their way just now, or about any.
+pub(crate) fn change(random: &mut ChaCha8Rng, counts_from: Timestamp, last_read: u32) -> Entry {
+    let number = if random.random_range(0..2) == 0 { last_read } else { random.random_range(0..PUPILS) };
     if random.random_range(0..2) == 0 {
         return Entry::Protection(Protection {
             guardian: guardian(number),
@@ -131,10 +132,11 @@ pub(crate) fn change(random: &mut ChaCha8Rng, counts_from: Timestamp) -> Entry {
     Entry::Order(Order { state: OrderState::Cancelled, cancelled_at: Some(counts_from), ..order(number) })
 }
 
-/// A report as some reader sends it now: mostly a good one.
-pub(crate) fn report(random: &mut ChaCha8Rng, now: Timestamp) -> (CardNumber, Bytes) {
+/// A report as some reader sends it now, mostly a good one: the pupil, the key, the report.
+pub(crate) fn report(random: &mut ChaCha8Rng, now: Timestamp) -> (u32, CardNumber, Bytes) {
     let second_card = random.random_range(0..5) == 0;
-    let number = random.random_range(0..PUPILS) + if second_card { 1000 } else { 0 };
+    let pupil = random.random_range(0..PUPILS);
+    let number = pupil + if second_card { 1000 } else { 0 };
     let reader = ["R-IN", "R-OUT", "R", "R-NOBODY"][random.random_range(0..4)];
     // Some readers were offline for a while: up to longer than a notice is of use.
     let late_ms = if random.random_range(0..10) == 0 { random.random_range(0..900_000) } else { 200 };
@@ -145,5 +147,5 @@ pub(crate) fn report(random: &mut ChaCha8Rng, now: Timestamp) -> (CardNumber, By
         2 => format!(r#"{{"card":"{}","reader":"{reader}","at":{}}}"#, card(number).expose(), at + 3_600_000),
         _ => format!(r#"{{"card":"{}","reader":"{reader}","at":{at}}}"#, card(number).expose()),
     };
-    (card(number), value.into())
+    (pupil, card(number), value.into())
 }

@@ -172,13 +172,17 @@ impl World {
         let taps = random.random_range(30..120);
         for _ in 0..taps {
             tokio::time::sleep(Duration::from_millis(random.random_range(0..6000))).await;
-            for _ in 0..random.random_range(1..4) {
-                let (key, value) = city::report(&mut random, self.clock.now());
+            // Now and then a whole class comes at once, and the SMS lane has more than it may send.
+            let most_at_once = if random.random_range(0..15) == 0 { 40 } else { 4 };
+            let mut last_read = 0;
+            for _ in 0..random.random_range(1..most_at_once) {
+                let (pupil, key, value) = city::report(&mut random, self.clock.now());
                 self.tap_log.report(&key, value);
+                last_read = pupil;
             }
             if random.random_range(0..6) == 0 {
                 let counts_from = self.clock.now().plus(CHANGE_LEAD);
-                self.registry.change(counts_from, city::change(&mut random, counts_from));
+                self.registry.change(counts_from, city::change(&mut random, counts_from, last_read));
             }
             self.send_receipts();
         }
