@@ -335,8 +335,8 @@ impl<'a> Draft<'a> {
         let stamped = if reader == self.ahead { later(at, 24 * 60 * MINUTE_MS) } else { at };
         // Some vendors' readers say the direction themselves, also where they could be passed either way.
         let direction = match passing {
-            Some((_, Passage::Arrival)) if school % 5 == 3 => Some("in"),
-            Some((_, Passage::Departure)) if school % 5 == 3 => Some("out"),
+            Some((_, Passage::Arrival)) if school % 10 == 3 => Some("in"),
+            Some((_, Passage::Departure)) if school % 10 == 3 => Some("out"),
             _ => None,
         };
         let line = line(card, &reader, stamped, direction, school);

@@ -87,7 +87,7 @@ fn limiter(findings: &Findings<'_>, page: &mut Page) -> Check {
     ));
     match findings.sms_lane.rate_per_s() {
         Some(rate) => page.line(format!(
-            "up to {} notices waited, for {} in all: {rate:.1} a second went out meanwhile, {:.1} % of what is allowed",
+            "up to {} waited, for {} in all; {rate:.1} a second went out meanwhile: {:.1} % of the agreed rate",
             count(queued_max as u64),
             time(waiting),
             100.0 * rate / f64::from(findings.pace.rate_per_s),
