@@ -5,10 +5,10 @@
 //! takes no locks. When the day turns all of it is dropped.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use crate::index::{GuardianRef, PupilRef};
 use crate::notice::Passage;
@@ -22,18 +22,28 @@ pub const PASSAGES_MAX: usize = 32;
 /// How many passages a row holds in place; nearly every pupil has two.
 const PASSAGES_IN_PLACE: usize = 3;
 
-/// The windows of the rules, in milliseconds.
+/// The windows of a term's rules, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows {
     repeat_ms: i64,
     min_stay_ms: i64,
+    useful_for_ms: i64,
 }
 
 impl Windows {
     /// Of `term`.
     pub(crate) fn of(term: &Term) -> Self {
         let ms = |window: std::time::Duration| i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        Self { repeat_ms: ms(term.repeat_window), min_stay_ms: ms(term.min_stay) }
+        Self {
+            repeat_ms: ms(term.repeat_window),
+            min_stay_ms: ms(term.min_stay),
+            useful_for_ms: ms(term.useful_for),
+        }
+    }
+
+    /// Whether the deadline of a tap read at `at` is after its receipt.
+    pub(crate) fn is_useful(self, at: Timestamp, received: Timestamp) -> bool {
+        at.as_millis().saturating_add(self.useful_for_ms) > received.as_millis()
     }
 }
 
@@ -73,8 +83,9 @@ struct Overflow {
     sms: Vec<(GuardianRef, Passage)>,
 }
 
-/// One pupil's day.
+/// One pupil's day. Aligned so that no row lies across two lines of the processor's cache.
 #[derive(Clone, Debug)]
+#[repr(align(32))]
 pub(crate) struct PupilDay {
     pupil: PupilRef,
     passages: [Admitted; PASSAGES_IN_PLACE],
@@ -179,6 +190,7 @@ pub(crate) struct ShardDay {
     /// The civil day.
     pub(crate) day: Day,
     midnight: Timestamp,
+    /// In the order of the first passage.
     rows: Vec<PupilDay>,
     /// Rows by their pupil.
     by_pupil: HashTable<u32>,
@@ -207,25 +219,30 @@ impl ShardDay {
         i32::try_from(since_ms.clamp(-ROOM_MS, ROOM_MS - 1)).unwrap_or(0)
     }
 
+    /// Fetches the rows of `pupils` into the processor's cache, side by side: first the table's tags, then the rows.
+    pub(crate) fn touch(&self, pupils: impl Iterator<Item = PupilRef> + Clone) {
+        let tagged = |pupil| self.by_pupil.find(self.hasher.hash_one(pupil), |_| false).is_some();
+        black_box(pupils.clone().filter(|pupil| tagged(*pupil)).count());
+        let found = |pupil| self.row_of(self.hasher.hash_one(pupil), pupil).is_some();
+        black_box(pupils.filter(|pupil| found(*pupil)).count());
+    }
+
+    #[inline]
+    fn row_of(&self, hash: u64, pupil: PupilRef) -> Option<u32> {
+        self.by_pupil.find(hash, |row| self.rows[*row as usize].pupil == pupil).copied()
+    }
+
     /// The pupil's row, made when it is new.
     pub(crate) fn row(&mut self, pupil: PupilRef) -> &mut PupilDay {
-        let Self { rows, by_pupil, hasher, .. } = self;
-        let hash = hasher.hash_one(pupil);
-        let entry = by_pupil.entry(
-            hash,
-            |row| rows[*row as usize].pupil == pupil,
-            |row| hasher.hash_one(rows[*row as usize].pupil),
-        );
-        let row = match entry {
-            Entry::Occupied(found) => *found.get(),
-            Entry::Vacant(vacant) => {
-                let row =
-                    u32::try_from(rows.len()).expect("there are no more rows than references to pupils");
-                vacant.insert(row);
-                rows.push(PupilDay::new(pupil));
-                row
-            }
-        };
-        &mut rows[row as usize]
+        let hash = self.hasher.hash_one(pupil);
+        let row = self.row_of(hash, pupil).unwrap_or_else(|| {
+            let row =
+                u32::try_from(self.rows.len()).expect("there are no more rows than references to pupils");
+            self.rows.push(PupilDay::new(pupil));
+            let Self { rows, by_pupil, hasher, .. } = self;
+            by_pupil.insert_unique(hash, row, |row| hasher.hash_one(rows[*row as usize].pupil));
+            row
+        });
+        &mut self.rows[row as usize]
     }
 }

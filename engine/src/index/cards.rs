@@ -3,12 +3,15 @@
 //! Nearly every card has belonged to one pupil since ever and for ever: such a card costs one small entry of a presized
 //! map. Every other card says so in that entry and keeps its stretches and its history in a second map.
 
+use std::hint::black_box;
+
 use dashmap::DashMap;
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
+use super::batch::{Asked, CardQuestion, Groups};
 use super::history::History;
-use super::names::{PupilRef, Reference};
+use super::names::{PupilRef, SEGMENTS};
 use crate::ids::CardNumber;
 use crate::time::{Stretch, Timestamp};
 
@@ -21,14 +24,11 @@ pub(super) struct Holding {
 
 type Holdings = SmallVec<[Holding; 1]>;
 
-/// In place of a pupil's reference: look in the second map.
-const UNUSUAL: u32 = u32::MAX;
-
 /// Every card of the registry.
 #[derive(Debug)]
 pub(super) struct Cards {
-    /// The pupil's reference, or [`UNUSUAL`].
-    usual: DashMap<CardNumber, u32, FixedState>,
+    /// `None`: look in the second map.
+    usual: DashMap<CardNumber, Option<PupilRef>, FixedState>,
     unusual: DashMap<CardNumber, History<Holdings>, FixedState>,
 }
 
@@ -36,24 +36,58 @@ impl Cards {
     /// A map with room for `expected` cards.
     pub(super) fn with_capacity(expected: usize) -> Self {
         Self {
-            usual: DashMap::with_capacity_and_hasher(expected, FixedState::default()),
+            usual: DashMap::with_capacity_and_hasher_and_shard_amount(
+                expected,
+                FixedState::default(),
+                SEGMENTS,
+            ),
             unusual: DashMap::with_hasher(FixedState::default()),
         }
     }
 
-    /// Whose card it is, for a tap received at `received` and read at `at`.
-    pub(super) fn pupil(&self, card: &CardNumber, received: Timestamp, at: Timestamp) -> Option<PupilRef> {
-        loop {
-            let pupil = *self.usual.get(card)?;
-            if pupil != UNUSUAL {
-                return Some(PupilRef::from_number(pupil));
+    /// Whose card each of `asked` is; `found` gets an answer each, in their order.
+    pub(super) fn pupils(
+        &self,
+        asked: &[CardQuestion],
+        groups: &mut Groups<u64>,
+        found: &mut Vec<Option<PupilRef>>,
+    ) {
+        groups.arrange(asked.iter().map(|question| {
+            let hash = self.usual.hash_usize(&question.card);
+            (self.usual.determine_shard(hash), hash as u64)
+        }));
+        found.clear();
+        found.resize(asked.len(), None);
+        let mut unusual = false;
+        for (segment, group) in groups.iter() {
+            let cards = self.usual.shards()[segment].read();
+            // The first walk fetches the table's tags, the second the entries.
+            black_box(group.iter().filter(|asked| cards.get(asked.key, |_| false).is_some()).count());
+            for &Asked { position, key: hash } in group {
+                let card = asked[position].card;
+                if let Some((_, pupil)) = cards.get(hash, |(known, _)| *known == card) {
+                    found[position] = *pupil.get();
+                    unusual |= pupil.get().is_none();
+                }
             }
-            if let Some(history) = self.unusual.get(card) {
-                let holdings = history.as_of(received)?;
-                return holdings
-                    .iter()
-                    .find(|holding| holding.stretch.contains(at))
-                    .map(|holding| holding.pupil);
+        }
+        if unusual {
+            let open = asked.iter().zip(found).filter(|(_, found)| found.is_none());
+            open.for_each(|(question, found)| *found = self.pupil(question));
+        }
+    }
+
+    /// Whose card it is, whether usual or not.
+    fn pupil(&self, question: &CardQuestion) -> Option<PupilRef> {
+        loop {
+            let usual = *self.usual.get(&question.card)?;
+            if usual.is_some() {
+                return usual;
+            }
+            if let Some(history) = self.unusual.get(&question.card) {
+                let holdings = history.as_of(question.received)?;
+                let holding = holdings.iter().find(|holding| holding.stretch.contains(question.at));
+                return holding.map(|holding| holding.pupil);
             }
             // The card has become a usual one between the two look-ups.
         }
@@ -64,11 +98,10 @@ impl Cards {
         let known = self.usual.get(&card).map(|pupil| *pupil);
         let mut history = match known {
             None => History::new(),
-            Some(UNUSUAL) => self.unusual.get(&card).map_or_else(History::new, |history| history.clone()),
-            Some(pupil) => History::since_ever(Holdings::from_elem(
-                Holding { pupil: PupilRef::from_number(pupil), stretch: Stretch::ALWAYS },
-                1,
-            )),
+            Some(None) => self.unusual.get(&card).map_or_else(History::new, |history| history.clone()),
+            Some(Some(pupil)) => {
+                History::since_ever(Holdings::from_elem(Holding { pupil, stretch: Stretch::ALWAYS }, 1))
+            }
         };
         history.set(applied, holdings);
         self.keep(card, history);
@@ -86,13 +119,13 @@ impl Cards {
     fn keep(&self, card: CardNumber, history: History<Holdings>) {
         let settled = history.settled().map(SmallVec::as_slice);
         if let Some([Holding { pupil, stretch: Stretch::ALWAYS }]) = settled {
-            self.usual.insert(card, pupil.number());
+            self.usual.insert(card, Some(*pupil));
             self.unusual.remove(&card);
             return;
         }
         // First the history, so that whoever is sent to it finds it.
         self.unusual.insert(card, history);
-        self.usual.insert(card, UNUSUAL);
+        self.usual.insert(card, None);
     }
 }
 

@@ -51,8 +51,9 @@ impl Fact {
     }
 }
 
-/// The facts about one pupil.
+/// The facts about one pupil. Aligned so that no row lies across two lines of the processor's cache.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[repr(align(32))]
 pub(super) struct Facts(SmallVec<[u64; 3]>);
 
 // A header word, from its lowest bit: subject (32), tag (4), passages (2), flags (5).
@@ -80,6 +81,18 @@ impl Facts {
         }
         words.shrink_to_fit();
         Self(words)
+    }
+
+    /// Whether they need more room than lies in place.
+    #[inline]
+    pub(super) fn is_spilled(&self) -> bool {
+        self.0.spilled()
+    }
+
+    /// The first word, wherever it lies.
+    #[inline]
+    pub(super) fn first_word(&self) -> Option<u64> {
+        self.0.first().copied()
     }
 
     /// The facts in their order.
@@ -274,7 +287,7 @@ mod tests {
             Claim::Subscribed(guardian, Channel::App, Passages::Both),
         ];
         let facts = claims.map(|claim| Fact { claim, stretch: Stretch::ALWAYS, believed: Stretch::ALWAYS });
-        assert!(!Facts::pack(&facts).0.spilled());
+        assert!(!Facts::pack(&facts).is_spilled());
         assert_eq!(size_of::<Facts>(), 32);
     }
 }

@@ -8,6 +8,7 @@
 //! Changes come in one by one, in the feed's order, while others read; no lock covers more than a sixteenth of a table,
 //! and none is held across two look-ups. Reading the feed and knowing today's date are left to the runtime.
 
+mod batch;
 mod cards;
 mod fact;
 mod history;
@@ -37,6 +38,7 @@ use crate::registry::{self, Entry, RegistryChange};
 use crate::term::Term;
 use crate::time::{Stretch, Timestamp};
 
+pub(crate) use self::batch::{CardQuestion, Enrolled, Groups, PupilQuestion};
 pub(crate) use self::names::{GuardianRef, OrderRef, PupilRef};
 pub(crate) use self::places::{PlacesView, SchoolRef};
 pub(crate) use self::pupils::Owed;
@@ -268,23 +270,28 @@ fn rank(claim: &Claim) -> (Option<GuardianRef>, (u8, Option<Channel>)) {
     }
 }
 
-/// What shards ask; a tap is received at `received` and read at `at`.
+/// What shards ask.
 impl RegistryIndex {
-    /// Whose card it is.
-    pub(crate) fn pupil_of(&self, card: &CardNumber, received: Timestamp, at: Timestamp) -> Option<PupilRef> {
-        self.cards.pupil(card, received, at)
+    /// Whose card each of `asked` is; `found` gets an answer each, in their order.
+    pub(crate) fn pupils(
+        &self,
+        asked: &[CardQuestion],
+        groups: &mut Groups<u64>,
+        found: &mut Vec<Option<PupilRef>>,
+    ) {
+        self.cards.pupils(asked, groups, found);
     }
 
-    /// The pupil's school, and, pushed to `owed`, what each bound guardian is owed through the channels on offer, sorted
-    /// by guardian. `None`: the roster has no such pupil.
-    pub(crate) fn owed(
+    /// Where each pupil goes, `None` when the roster has no such pupil; `enrolled` gets an answer each, in their order.
+    /// What their guardians are owed through the channels on offer is put into `owed`.
+    pub(crate) fn enrolled(
         &self,
-        pupil: PupilRef,
-        received: Timestamp,
-        at: Timestamp,
+        asked: &[PupilQuestion],
+        groups: &mut Groups<usize>,
+        enrolled: &mut Vec<Option<Enrolled>>,
         owed: &mut Vec<Owed>,
-    ) -> Option<SchoolRef> {
-        self.pupils.owed(pupil, received, at, self.offer, owed)
+    ) {
+        self.pupils.enrolled(asked, self.offer, groups, enrolled, owed);
     }
 
     /// Brings a shard's view of schools, readers and day rules up to date.

@@ -3,8 +3,10 @@
 //! The table is split like the table of the pupils' names, with a lock a segment that is held for one look-up or one edit.
 
 use std::cmp::Ordering;
+use std::hint::black_box;
 use std::sync::{PoisonError, RwLock};
 
+use super::batch::{Asked, Enrolled, Groups, PupilQuestion};
 use super::fact::{Claim, Fact, Facts};
 use super::names::{GuardianRef, OrderRef, PupilRef, Reference, SEGMENTS, room_per_segment};
 use super::places::SchoolRef;
@@ -176,17 +178,36 @@ impl Pupils {
         });
     }
 
-    /// The pupil's school for a tap received at `received` and read at `at`, and, pushed to `owed`, what guardians bound
-    /// then are owed through the channels on offer, sorted by guardian. `None`: the roster has no such pupil.
-    pub(super) fn owed(
+    /// Where each of the pupils asked about goes, `None` when the roster has no such pupil; `enrolled` gets an answer
+    /// each, in their order. What bound guardians are owed through the channels on offer is pushed to `owed`, a pupil's
+    /// side by side and sorted by guardian.
+    pub(super) fn enrolled(
         &self,
-        pupil: PupilRef,
-        received: Timestamp,
-        at: Timestamp,
+        asked: &[PupilQuestion],
         offer: Offer,
+        groups: &mut Groups<usize>,
+        enrolled: &mut Vec<Option<Enrolled>>,
         owed: &mut Vec<Owed>,
-    ) -> Option<SchoolRef> {
-        self.with(pupil, |facts| owed_by(facts, received, at, offer, owed))
+    ) {
+        groups.arrange(asked.iter().map(|question| (question.pupil.segment(), question.pupil.row())));
+        enrolled.clear();
+        enrolled.resize(asked.len(), None);
+        owed.clear();
+        for (segment, group) in groups.iter() {
+            let rows = self.segments[segment].read().unwrap_or_else(PoisonError::into_inner);
+            let facts = |row: usize| rows.get(row).filter(|facts| facts.is_spilled());
+            // The first walk fetches the pupils' rows, the second what does not lie in them.
+            black_box(group.iter().filter(|asked| facts(asked.key).is_some()).count());
+            black_box(
+                group.iter().filter_map(|asked| facts(asked.key)?.first_word()).fold(0, u64::wrapping_add),
+            );
+            for &Asked { position, key: row } in group {
+                let PupilQuestion { received, at, .. } = asked[position];
+                let owed_from = owed.len();
+                let school = rows.get(row).and_then(|facts| owed_by(facts, received, at, offer, owed));
+                enrolled[position] = school.map(|school| Enrolled { school, owed: owed_from..owed.len() });
+            }
+        }
     }
 
     /// Whether `guardian` is bound to `pupil` now, and whether they are protected from learning.

@@ -203,16 +203,26 @@ fn readers_never_see_a_change_in_part() {
         });
         scope.spawn(|| {
             let mut last_version = 0;
+            let (mut by_card, mut by_pupil, mut found) = (Groups::default(), Groups::default(), Vec::new());
+            let (mut enrolled, mut owed) = (Vec::new(), Vec::new());
             while !stop.load(Ordering::Acquire) {
                 let version = index.version();
                 assert!(version >= last_version);
                 last_version = version;
-                for at in [4, 5].map(instant) {
-                    let found = index.pupil_of(&number, at, at).unwrap();
-                    let mut owed = Vec::new();
-                    assert!(index.owed(found, at, at, &mut owed).is_some());
-                    assert!(owed[0].order(crate::notice::Passage::Arrival).is_some());
-                }
+                let asked =
+                    [4, 5].map(|at| CardQuestion { card: number, received: instant(at), at: instant(at) });
+                index.pupils(&asked, &mut by_card, &mut found);
+                let asked: Vec<PupilQuestion> = found
+                    .iter()
+                    .map(|pupil| PupilQuestion {
+                        pupil: pupil.unwrap(),
+                        received: instant(5),
+                        at: instant(5),
+                    })
+                    .collect();
+                index.enrolled(&asked, &mut by_pupil, &mut enrolled, &mut owed);
+                assert!(enrolled.iter().all(|pupil| pupil.as_ref().unwrap().owed.len() == 1));
+                assert!(owed.iter().all(|owed| owed.order(crate::notice::Passage::Arrival).is_some()));
             }
         });
     });
