@@ -1,9 +1,9 @@
 //! The bill: what each order's delivered messages cost, what is waived, what is given back.
 //!
-//! Owns the arithmetic of the public format's "Bill" and nothing else: it takes orders with the number of their charges
-//! and returns lines. Messages of one pupil and guardian are rounded up once over the whole term, so that a parent who
-//! cancels and orders again pays no dollar twice. It leaves to others: where orders and charges come from, and which lines
-//! are already frozen.
+//! Owns the arithmetic of the public format's "Bill" and nothing else: it takes orders with the number of
+//! their charges and returns lines. Messages of one pupil and guardian are rounded up once over the whole
+//! term, so that a parent who cancels and orders again pays no dollar twice. It leaves to others: where
+//! orders and charges come from, and which lines are already frozen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,11 +81,13 @@ pub struct BillLine {
 
 /// The bill of all `accounts`, sorted by order.
 ///
-/// For each order `raw = ceil(N × price) − ceil(M × price)`, with *N* the messages under it and all earlier ones of the
-/// same pupil and guardian (by `approved_at`, then order) and *M* those under the earlier ones only.
+/// For each order `raw = ceil(N × price) − ceil(M × price)`, with *N* the messages under it and all earlier
+/// ones of the same pupil and guardian (by `approved_at`, then order) and *M* those under the earlier ones
+/// only.
 pub fn bill(accounts: &[OrderAccount], tariff: Tariff) -> Vec<BillLine> {
     let mut in_force_order: Vec<&OrderAccount> = accounts.iter().collect();
-    // An order that was never approved has no messages; it goes last, where it cannot move anybody's rounding.
+    // An order that was never approved has no messages; it goes last, where it cannot move anybody's
+    // rounding.
     in_force_order.sort_by_key(|account| {
         let order = &account.order;
         (order.approved_at.unwrap_or(Timestamp::MAX), order.order.clone())
@@ -128,8 +130,8 @@ fn line(account: &OrderAccount, delivered_before: u64, tariff: Tariff) -> BillLi
     }
 }
 
-/// When the line of `order` stops being a draft by itself: [`SETTLES_AFTER`] its cancellation. `None`: only when the term
-/// is closed.
+/// When the line of `order` stops being a draft by itself: [`SETTLES_AFTER`] its cancellation. `None`: only
+/// when the term is closed.
 pub fn settles_at(order: &Order) -> Option<Timestamp> {
     if order.state != OrderState::Cancelled {
         return None;

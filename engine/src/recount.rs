@@ -1,9 +1,10 @@
-//! The recount: charges and counters derived again from the ledger's entries alone, and where the books differ (B2).
+//! The recount: charges and counters derived again from the ledger's entries alone, and where the books
+//! differ (B2).
 //!
-//! Owns the rule of what a charge is: an SMS of a passage, under an order, that has proof of delivery: a `delivered`
-//! entry, or an `accepted` one (written only where the gateway gives no receipts). What arrived after its bill was frozen
-//! has an `adjusted` entry instead of a `charged` one and counts for no counter. Entries may be handed over a day at a
-//! time, so that a term's recount needs the memory of one day.
+//! Owns the rule of what a charge is: an SMS of a passage, under an order, that has proof of delivery: a
+//! `delivered` entry, or an `accepted` one (written only where the gateway gives no receipts). What arrived
+//! after its bill was frozen has an `adjusted` entry instead of a `charged` one and counts for no counter.
+//! Entries may be handed over a day at a time, so that a term's recount needs the memory of one day.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -124,8 +125,9 @@ impl Recount {
         Self::default()
     }
 
-    /// Compares entries with the charges booked. Both must be complete for the days they are of: all entries of a day
-    /// (which belongs to `term`) and all its charges come in the same call. Entries that cost nothing may be left out.
+    /// Compares entries with the charges booked. Both must be complete for the days they are of: all entries
+    /// of a day (which belongs to `term`) and all its charges come in the same call. Entries that cost
+    /// nothing may be left out.
     pub fn add(&mut self, term: &str, entries: &[LedgerEntry], booked: &[BookedCharge]) {
         let evidence = evidence(term, entries);
         let booked_keys: BTreeSet<&ChargeKey> = booked.iter().map(|charge| &charge.key).collect();

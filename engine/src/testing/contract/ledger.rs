@@ -1,7 +1,7 @@
 //! What every [`Ledger`] promises, as tests.
 //!
-//! Each function takes an empty ledger and fails where one obligation is not met. An implementation runs them all with
-//! [`ledger_contract`](crate::ledger_contract), each as a test of its own.
+//! Each function takes an empty ledger and fails where one obligation is not met. An implementation runs them
+//! all with [`ledger_contract`](crate::ledger_contract), each as a test of its own.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +21,8 @@ const THEIRS: OwnerToken = OwnerToken(8);
 
 /// Runs the ledger's contract: a module of tests, one an obligation, each on a ledger of its own.
 ///
-/// The argument is an async function or closure that gives an empty ledger, behind anything that dereferences to it (an
-/// `Arc`, a `Box`, a fixture that also owns a directory).
+/// The argument is an async function or closure that gives an empty ledger, behind anything that dereferences
+/// to it (an `Arc`, a `Box`, a fixture that also owns a directory).
 #[macro_export]
 macro_rules! ledger_contract {
     ($module:ident, $fresh:expr) => {

@@ -1,7 +1,7 @@
 //! What every [`ReceiptLog`] promises, as tests.
 //!
-//! Each function takes an empty log and fails where one obligation is not met. An implementation runs them all with
-//! [`receipt_log_contract`](crate::receipt_log_contract), each as a test of its own.
+//! Each function takes an empty log and fails where one obligation is not met. An implementation runs them
+//! all with [`receipt_log_contract`](crate::receipt_log_contract), each as a test of its own.
 
 use compact_str::CompactString;
 use futures::FutureExt;
@@ -12,8 +12,8 @@ use crate::time::Timestamp;
 
 /// Runs the receipt log's contract: a module of tests, one an obligation, each on a log of its own.
 ///
-/// The argument is an async function or closure that gives an empty receipt log, behind anything that dereferences to it (an
-/// `Arc`, a `Box`, a fixture that also owns a directory).
+/// The argument is an async function or closure that gives an empty receipt log, behind anything that
+/// dereferences to it (an `Arc`, a `Box`, a fixture that also owns a directory).
 #[macro_export]
 macro_rules! receipt_log_contract {
     ($module:ident, $fresh:expr) => {
