@@ -68,6 +68,9 @@ fn main() -> anyhow::Result<()> {
     for answers in &answers {
         answer_us.add(answers)?;
     }
+    let metrics = addresses["metrics"].as_str().context("it says where its figures are")?;
+    let page =
+        runtime.block_on(async { reqwest::get(format!("http://{metrics}/metrics")).await?.text().await })?;
     drop(serving);
 
     let taps = answer_us.len() * BATCH_TAPS as u64;
@@ -79,7 +82,14 @@ fn main() -> anyhow::Result<()> {
         "{taps} taps acknowledged in {elapsed_s:.1} s over {connections} connections, {BATCH_TAPS} a request"
     );
     println!("{:.0} taps/s; answers p50 {:.1} ms, p99 {:.1} ms", taps as f64 / elapsed_s, ms(0.5), ms(0.99));
+    println!("{} of them decided by the engine behind it when the last answer was there", decided(&page));
     Ok(())
+}
+
+/// Records that the engine has read, by its own count.
+fn decided(page: &str) -> u64 {
+    let outcomes = page.lines().filter(|line| line.starts_with("gatebell_taps_total{"));
+    outcomes.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Sends the same batch again and again; the times to the answer, in microseconds.
