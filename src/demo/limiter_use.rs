@@ -1,4 +1,6 @@
 //! How much of its agreed rate a lane used while work waited for it: measured by looking at the lane a few times a second.
+//! A few notices that wait for a second try are no work: a stretch counts when more waits at both of its ends than could
+//! be sent in it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +25,10 @@ pub(crate) struct LimiterUse {
 }
 
 impl LimiterUse {
-    /// Adds the stretch between two looks; it counts when work waited at both of its ends.
-    fn add(&mut self, took: Duration, permits: u64, queued: (usize, usize)) {
+    /// Adds the stretch between two looks, in which `sendable` notices could have been sent.
+    fn add(&mut self, took: Duration, permits: u64, queued: (usize, usize), sendable: usize) {
         self.queued_max = self.queued_max.max(queued.1);
-        if queued.0 > 0 && queued.1 > 0 {
+        if queued.0.min(queued.1) > sendable {
             self.waiting += took;
             self.permits += permits;
         }
@@ -44,8 +46,13 @@ impl LimiterUse {
     }
 }
 
-/// Looks at the lane of `channel` until `stop`.
-pub(crate) async fn measure(status: Arc<Status>, channel: Channel, stop: CancellationToken) -> LimiterUse {
+/// Looks at the lane of `channel`, which may send `rate_per_s`, until `stop`.
+pub(crate) async fn measure(
+    status: Arc<Status>,
+    channel: Channel,
+    rate_per_s: u32,
+    stop: CancellationToken,
+) -> LimiterUse {
     let look = || {
         let snapshot = status.snapshot();
         let lane = snapshot.lanes.into_iter().find(|lane| lane.channel == channel);
@@ -62,7 +69,10 @@ pub(crate) async fn measure(status: Arc<Status>, channel: Channel, stop: Cancell
         }
         let now = (Instant::now(), look());
         let ((queued_before, permits_before), (queued, permits)) = (before.1, now.1);
-        seen.add(now.0 - before.0, permits - permits_before, (queued_before, queued));
+        let took = now.0 - before.0;
+        let sendable_ms = u128::from(rate_per_s) * took.as_millis();
+        let sendable = usize::try_from(sendable_ms / 1_000).unwrap_or(usize::MAX);
+        seen.add(took, permits - permits_before, (queued_before, queued), sendable);
         before = now;
     }
 }
@@ -74,10 +84,10 @@ mod tests {
     #[test]
     fn only_stretches_in_which_work_waited_count() {
         let mut seen = LimiterUse::default();
-        seen.add(Duration::from_secs(1), 10, (0, 5));
-        seen.add(Duration::from_secs(2), 100, (5, 7));
-        seen.add(Duration::from_secs(1), 30, (7, 0));
-        assert_eq!(seen, LimiterUse { waiting: Duration::from_secs(2), permits: 100, queued_max: 7 });
+        seen.add(Duration::from_secs(1), 10, (0, 500), 50);
+        seen.add(Duration::from_secs(2), 100, (500, 700), 100);
+        seen.add(Duration::from_secs(1), 30, (700, 40), 50);
+        assert_eq!(seen, LimiterUse { waiting: Duration::from_secs(2), permits: 100, queued_max: 700 });
         assert_eq!(seen.rate_per_s(), Some(50.0));
     }
 

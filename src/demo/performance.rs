@@ -91,7 +91,12 @@ pub(crate) async fn perform(
         reports: expected.sent,
     };
     let watching = tokio::spawn(progress::watch(watched, stop_watching.clone()));
-    let measuring = tokio::spawn(limiter_use::measure(stage.status(), Channel::Sms, stop_watching.clone()));
+    let measuring = tokio::spawn(limiter_use::measure(
+        stage.status(),
+        Channel::Sms,
+        pace.rate_per_s,
+        stop_watching.clone(),
+    ));
     let uploads = Arc::new(uploads);
     let played = play(Arc::clone(&uploads), &stage.gate(), stage.clock(), answered, stop.clone()).await;
     if played.is_ok() {
@@ -140,16 +145,17 @@ fn introduce(plan: &Plan, city: &City, pace: Pace) {
     let real = instant(ENDS).since(instant(BEGINS)).div_f64(plan.speed);
     eprintln!(
         "
- Gatebell · Monday 2025-09-08, the first school morning of term 114-1, in a made-up city (seed {seed})
+ Gatebell · Monday 2025-09-08, first school morning of term 114-1, in a made-up city (seed {seed})
  {schools} schools, {pupils} pupils, {guardians} guardians, {orders} SMS orders in force
 
- The whole service runs here, as `gatebell serve` runs it: readers report taps over HTTP and get their 202
- once these are on disk; the engine decides, notices leave by app push and SMS, receipts come back, and the
- bill follows from them. Made up are the people, the readers and, at the other end, the gateway simulator,
- which speaks a real provider's protocol, with its limits, faults and late receipts.
+ The whole service runs here, as `gatebell serve` runs it: readers report taps over HTTP and get
+ their 202 once these are on disk; the engine decides, notices leave by app push and SMS, receipts
+ come back, and the bill follows from them. Made up are the people, the readers and, at the other
+ end, the gateway simulator, which speaks a real provider's protocol, with limits, faults and late
+ receipts.
 
- The city's clock runs {speed} times faster: 06:50 to 08:30 in {seconds} s. Limits, latencies and time-outs are
- real: the SMS gateway takes {rate} messages a second, which is not enough at half past seven.
+ The city's clock runs {speed} times faster: 06:50 to 08:30 in {seconds} s. Limits, latencies and
+ time-outs are real: the SMS gateway takes {rate} messages a second, too few at half past seven.
 ",
         seed = plan.city.seed,
         schools = count(city.schools.len() as u64),
