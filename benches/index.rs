@@ -1,8 +1,9 @@
-//! The subscription index of a city of a million pupils: what it holds in memory, and what a look-up and a change cost.
+//! The subscription index of a city of a million pupils: what it holds in memory, and what a look-up and
+//! a change cost.
 //!
-//! The memory is counted by the allocator and printed first. The target is at most 200 bytes a pupil for a card, one
-//! subscription with its binding, and the state of a day with an arrival and a departure; the pupil's code, name and
-//! school are counted in here, a guardian's code and addresses apart.
+//! The memory is counted by the allocator and printed first. The target is at most 200 bytes a pupil for
+//! a card, one subscription with its binding, and the state of a day with an arrival and a departure;
+//! the pupil's code, name and school are counted in here, a guardian's code and addresses apart.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,7 +1,9 @@
-//! A shard over a city of a million pupils: decode, day state and route with all rules on. One element is one tap.
+//! A shard over a city of a million pupils: decode, day state and route with all rules on. One element
+//! is one tap.
 //!
-//! Taps come in batches of 4096 records, as a log hands them over: made outside the time that is taken, just before it.
-//! Everybody has the app and every third guardian an SMS order, so a new tap makes one or two notices.
+//! Taps come in batches of 4096 records, as a log hands them over: made outside the time that is taken,
+//! just before it. Everybody has the app and every third guardian an SMS order, so a new tap makes one
+//! or two notices.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,8 +51,8 @@ impl Reading {
         }
     }
 
-    /// How long it takes to decide one tap each of the pupils that `number_of` names, `many` in all, over the half hour
-    /// from `from_ms` after 07:00. All of them must have `outcome`.
+    /// How long it takes to decide one tap each of the pupils that `number_of` names, `many` in all,
+    /// over the half hour from `from_ms` after 07:00. All of them must have `outcome`.
     fn decide(
         &mut self,
         from_ms: i64,

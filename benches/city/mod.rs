@@ -182,7 +182,8 @@ fn card_number(number: usize) -> String {
     format!("{:016}", (number as u64).wrapping_mul(6_364_136_223_846_793_005) % 10_000_000_000_000_000)
 }
 
-/// The `position`-th of `many` numbers in an order that jumps about, each once. `many` is no multiple of 7919.
+/// The `position`-th of `many` numbers in an order that jumps about, each once. `many` is no multiple of
+/// 7919.
 pub(crate) fn shuffled(position: usize, many: usize) -> usize {
     position * 7919 % many
 }
@@ -192,8 +193,8 @@ pub(crate) fn morning(day: Day, ms: i64) -> Timestamp {
     Timestamp::from_millis(i64::from(day.epoch_days()) * 86_400_000 - 3_600_000 + ms)
 }
 
-/// One tap each of the pupils that `numbers` names, in this order, from `from_ms` after 07:00 on `day` over the `over_ms`
-/// that follow, as most readers write them, received two seconds later.
+/// One tap each of the pupils that `numbers` names, in this order, from `from_ms` after 07:00 on `day`
+/// over the `over_ms` that follow, as most readers write them, received two seconds later.
 pub(crate) fn taps(
     first_offset: u64,
     day: Day,

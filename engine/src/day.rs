@@ -1,8 +1,8 @@
 //! What a shard knows about today: each pupil's passages, and which guardians have had their SMS.
 //!
-//! The rules of duplicates and directions are the public format's "What becomes of a tap", tests 5 to 7. The state of a
-//! day is one compact row for each pupil who passed the gate, found by the pupil's reference; it belongs to one shard and
-//! takes no locks. When the day turns all of it is dropped.
+//! The rules of duplicates and directions are the public format's "What becomes of a tap", tests 5 to 7.
+//! The state of a day is one compact row for each pupil who passed the gate, found by the pupil's
+//! reference; it belongs to one shard and takes no locks. When the day turns all of it is dropped.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -116,7 +116,8 @@ impl PupilDay {
         self.passages[..in_place].iter().chain(overflown).copied()
     }
 
-    /// Tests 5 to 7 for a tap at `since_midnight_ms`; `first` is the passage that a first tap without a direction makes.
+    /// Tests 5 to 7 for a tap at `since_midnight_ms`; `first` is the passage that a first tap without a
+    /// direction makes.
     pub(crate) fn judge(
         &self,
         since_midnight_ms: i32,
@@ -219,7 +220,8 @@ impl ShardDay {
         i32::try_from(since_ms.clamp(-ROOM_MS, ROOM_MS - 1)).unwrap_or(0)
     }
 
-    /// Fetches the rows of `pupils` into the processor's cache, side by side: first the table's tags, then the rows.
+    /// Fetches the rows of `pupils` into the processor's cache, side by side: first the table's tags,
+    /// then the rows.
     pub(crate) fn touch(&self, pupils: impl Iterator<Item = PupilRef> + Clone) {
         let tagged = |pupil| self.by_pupil.find(self.hasher.hash_one(pupil), |_| false).is_some();
         black_box(pupils.clone().filter(|pupil| tagged(*pupil)).count());

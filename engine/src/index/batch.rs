@@ -1,9 +1,10 @@
 //! Questions that a batch of taps asks all at once.
 //!
-//! What a look-up costs in a city of a million pupils is the wait for memory. The questions of a batch are grouped by the
-//! segment of the table that answers them: its lock is taken once a group, and the look-ups under it depend on nothing
-//! but themselves, so that the processor waits for several of them at a time. Where it helps, a group is walked through
-//! more than once: first only to touch what the next walk needs.
+//! What a look-up costs in a city of a million pupils is the wait for memory. The questions of a batch
+//! are grouped by the segment of the table that answers them: its lock is taken once a group, and the
+//! look-ups under it depend on nothing but themselves, so that the processor waits for several of them
+//! at a time. Where it helps, a group is walked through more than once: first only to touch what the
+//! next walk needs.
 
 use std::ops::Range;
 
@@ -20,7 +21,8 @@ pub(crate) struct CardQuestion {
     pub(crate) at: Timestamp,
 }
 
-/// Where does the pupil go, and what are their guardians owed, for a tap received at `received` and read at `at`?
+/// Where does the pupil go, and what are their guardians owed, for a tap received at `received` and read
+/// at `at`?
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PupilQuestion {
     pub(crate) pupil: PupilRef,

@@ -1,7 +1,8 @@
 //! Card → pupil.
 //!
-//! Nearly every card has belonged to one pupil since ever and for ever: such a card costs one small entry of a presized
-//! map. Every other card says so in that entry and keeps its stretches and its history in a second map.
+//! Nearly every card has belonged to one pupil since ever and for ever: such a card costs one small
+//! entry of a presized map. Every other card says so in that entry and keeps its stretches and its
+//! history in a second map.
 
 use std::hint::black_box;
 

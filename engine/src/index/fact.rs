@@ -1,10 +1,11 @@
-//! What the registry says about one pupil, packed: the school, who is bound, which channels they subscribed to, which
-//! orders they placed, who is protected from learning.
+//! What the registry says about one pupil, packed: the school, who is bound, which channels they
+//! subscribed to, which orders they placed, who is protected from learning.
 //!
-//! A fact is one 64-bit word, and one more for each thing out of the usual (an order's reference, a first or last instant,
-//! when it was applied or superseded). So a pupil with a school, one guardian and one subscription needs three words,
-//! which lie in place. Facts about guardians are kept sorted by guardian, then channel, then order, all by name, so that
-//! notices come out sorted; sorting is the writer's work.
+//! A fact is one 64-bit word, and one more for each thing out of the usual (an order's reference, a
+//! first or last instant, when it was applied or superseded). So a pupil with a school, one guardian and
+//! one subscription needs three words, which lie in place. Facts about guardians are kept sorted by
+//! guardian, then channel, then order, all by name, so that notices come out sorted; sorting is the
+//! writer's work.
 
 use smallvec::SmallVec;
 

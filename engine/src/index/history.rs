@@ -1,9 +1,9 @@
 //! What one key of the registry held, as of any instant that a tap may still ask about.
 //!
-//! A value counts for taps received at or after the instant it was applied, until a later change supersedes it. Of several
-//! changes that had been applied when a tap was received, the last one in the feed's order counts, whatever its stamp: so
-//! a change stamped at or before an earlier one (the clock was set back) hides it for good, and the hidden value is
-//! dropped at once.
+//! A value counts for taps received at or after the instant it was applied, until a later change
+//! supersedes it. Of several changes that had been applied when a tap was received, the last one in the
+//! feed's order counts, whatever its stamp: so a change stamped at or before an earlier one (the clock
+//! was set back) hides it for good, and the hidden value is dropped at once.
 
 use smallvec::{SmallVec, smallvec};
 

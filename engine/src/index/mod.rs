@@ -1,12 +1,14 @@
 //! The subscription index: card → pupil → what is owed to whom, and how to reach them.
 //!
-//! It is shared by every shard and lane of the process. It remembers the registry as of any instant of today and
-//! yesterday: each fact carries when it was applied and when it was superseded, so that a tap is decided by what had been
-//! applied when it was *received*, with stretches looked up at its `at`, whenever the decision is made. What a notice
-//! needs at the moment it is sent (binding, protection, address, names) is the newest word instead.
+//! It is shared by every shard and lane of the process. It remembers the registry as of any instant of
+//! today and yesterday: each fact carries when it was applied and when it was superseded, so that a tap
+//! is decided by what had been applied when it was *received*, with stretches looked up at its `at`,
+//! whenever the decision is made. What a notice needs at the moment it is sent (binding, protection,
+//! address, names) is the newest word instead.
 //!
-//! Changes come in one by one, in the feed's order, while others read; no lock covers more than a sixteenth of a table,
-//! and none is held across two look-ups. Reading the feed and knowing today's date are left to the runtime.
+//! Changes come in one by one, in the feed's order, while others read; no lock covers more than a
+//! sixteenth of a table, and none is held across two look-ups. Reading the feed and knowing today's date
+//! are left to the runtime.
 
 mod batch;
 mod cards;
@@ -105,8 +107,8 @@ impl RegistryIndex {
         self.version.store(change.version, atomic::Ordering::Release);
     }
 
-    /// Forgets what no tap received at or after `horizon` can need. To be called once a day or more often; costs as much
-    /// as there were changes, not as there are pupils.
+    /// Forgets what no tap received at or after `horizon` can need. To be called once a day or more
+    /// often; costs as much as there were changes, not as there are pupils.
     pub fn forget_before(&self, horizon: Timestamp) {
         let mut ageing = self.ageing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut forget_places = false;
@@ -124,8 +126,8 @@ impl RegistryIndex {
         }
     }
 
-    /// The school at whose gate `reader` hangs, by the newest word of the registry; `None` when nobody registered it, or
-    /// no longer.
+    /// The school at whose gate `reader` hangs, by the newest word of the registry; `None` when nobody
+    /// registered it, or no longer.
     pub fn school_of_reader(&self, reader: &str) -> Option<SchoolId> {
         self.places.current().school_of_reader(reader)
     }
@@ -240,8 +242,8 @@ impl RegistryIndex {
         SmallVec::from_elem(Aged::Pupil(pupil), 1)
     }
 
-    /// The order in which a pupil's claims are kept: the school, then by guardian, and within a guardian what says
-    /// whether they are told before how, free channels before orders; each by name.
+    /// The order in which a pupil's claims are kept: the school, then by guardian, and within a guardian
+    /// what says whether they are told before how, free channels before orders; each by name.
     fn by_name(&self, a: &Claim, b: &Claim) -> Ordering {
         let (guardian_of_a, rank_of_a) = rank(a);
         let (guardian_of_b, rank_of_b) = rank(b);
@@ -282,8 +284,8 @@ impl RegistryIndex {
         self.cards.pupils(asked, groups, found);
     }
 
-    /// Where each pupil goes, `None` when the roster has no such pupil; `enrolled` gets an answer each, in their order.
-    /// What their guardians are owed through the channels on offer is put into `owed`.
+    /// Where each pupil goes, `None` when the roster has no such pupil; `enrolled` gets an answer each,
+    /// in their order. What their guardians are owed through the channels on offer is put into `owed`.
     pub(crate) fn enrolled(
         &self,
         asked: &[PupilQuestion],

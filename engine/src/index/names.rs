@@ -1,5 +1,5 @@
-//! Names as small numbers: each name of the registry is kept once, with a value beside it, and everything else refers to
-//! it by a 32-bit reference that never changes while the process lives.
+//! Names as small numbers: each name of the registry is kept once, with a value beside it, and
+//! everything else refers to it by a 32-bit reference that never changes while the process lives.
 //!
 //! The table is split into segments with a lock each, held for one look-up or one edit.
 
@@ -11,7 +11,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-/// How many segments a table has; a power of two. Both halves of a reference (segment, row) are derived from it.
+/// How many segments a table has; a power of two. Both halves of a reference (segment, row) are derived
+/// from it.
 pub(super) const SEGMENTS: usize = 16;
 
 /// The seed of the tables' hashes: fixed, since what is kept comes from the city and not from strangers.

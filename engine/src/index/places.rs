@@ -1,8 +1,8 @@
 //! Schools, gate readers and day rules: a few thousand rows that nearly every tap asks about.
 //!
-//! They are held as one immutable table behind an `Arc`. A shard keeps the table it last saw and asks a single atomic
-//! number whether it has changed, so that a look-up takes no lock; a change copies the table only when a shard still holds
-//! the old one.
+//! They are held as one immutable table behind an `Arc`. A shard keeps the table it last saw and asks a
+//! single atomic number whether it has changed, so that a look-up takes no lock; a change copies the
+//! table only when a shard still holds the old one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,7 +33,8 @@ impl SchoolRef {
     }
 }
 
-/// When a school's first tap without a direction is a departure, if nobody said otherwise: 11:30, in minutes of the day.
+/// When a school's first tap without a direction is a departure, if nobody said otherwise: 11:30, in
+/// minutes of the day.
 const DEPARTURE_OPENS_MIN_DEFAULT: u16 = 11 * 60 + 30;
 
 #[derive(Clone, Debug)]
@@ -63,7 +64,8 @@ pub(crate) struct DateRules {
 }
 
 impl DateRules {
-    /// The rule for `school` that counts for a tap received at `received`: the school's own before the one for all.
+    /// The rule for `school` that counts for a tap received at `received`: the school's own before the
+    /// one for all.
     pub(crate) fn kind(&self, school: SchoolRef, received: Timestamp) -> Option<DayKind> {
         let as_of = |rule: Option<&History<Option<DayKind>>>| {
             rule.and_then(|rule| rule.as_of(received).copied().flatten())
@@ -112,7 +114,8 @@ impl Places {
         }
     }
 
-    /// The school at whose gate the reader hangs by the newest word; `None` when nobody registered it, or no longer.
+    /// The school at whose gate the reader hangs by the newest word; `None` when nobody registered it,
+    /// or no longer.
     pub(super) fn school_of_reader(&self, code: &str) -> Option<SchoolId> {
         let place = self.readers.get(code)?.as_of(Timestamp::MAX)?;
         let school = self.schools.get(place.school.0 as usize)?;

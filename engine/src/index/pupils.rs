@@ -1,6 +1,8 @@
-//! What is owed to whom about each pupil: the facts of [`super::fact`], kept by pupil and changed one key at a time.
+//! What is owed to whom about each pupil: the facts of [`super::fact`], kept by pupil and changed one
+//! key at a time.
 //!
-//! The table is split like the table of the pupils' names, with a lock a segment that is held for one look-up or one edit.
+//! The table is split like the table of the pupils' names, with a lock a segment that is held for one
+//! look-up or one edit.
 
 use std::cmp::Ordering;
 use std::hint::black_box;
@@ -147,8 +149,9 @@ impl Pupils {
         *facts = Facts::pack(&unpacked);
     }
 
-    /// The next value of `key` in the feed's order: `lines` count for taps received from `applied` on, what counted
-    /// before counts for those received before. `by_name` compares claims by the names behind their references.
+    /// The next value of `key` in the feed's order: `lines` count for taps received from `applied` on,
+    /// what counted before counts for those received before. `by_name` compares claims by the names
+    /// behind their references.
     pub(super) fn replace(
         &self,
         pupil: PupilRef,
@@ -178,9 +181,9 @@ impl Pupils {
         });
     }
 
-    /// Where each of the pupils asked about goes, `None` when the roster has no such pupil; `enrolled` gets an answer
-    /// each, in their order. What bound guardians are owed through the channels on offer is pushed to `owed`, a pupil's
-    /// side by side and sorted by guardian.
+    /// Where each of the pupils asked about goes, `None` when the roster has no such pupil; `enrolled`
+    /// gets an answer each, in their order. What bound guardians are owed through the channels on offer
+    /// is pushed to `owed`, a pupil's side by side and sorted by guardian.
     pub(super) fn enrolled(
         &self,
         asked: &[PupilQuestion],
@@ -241,7 +244,8 @@ fn owed_by(
     owed: &mut Vec<Owed>,
 ) -> Option<SchoolRef> {
     let mut school = None;
-    // The guardian whose facts are being read, once a binding of theirs counts: bindings sort before what needs them.
+    // The guardian whose facts are being read, once a binding of theirs counts: bindings sort before
+    // what needs them.
     let mut bound: Option<Owed> = None;
     for fact in facts.iter().filter(|fact| fact.counts(received, at)) {
         match fact.claim {

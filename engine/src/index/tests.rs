@@ -178,8 +178,8 @@ fn what_is_old_enough_takes_no_more_room_than_what_was_there_since_ever() {
     assert!(index.ageing.lock().unwrap().is_empty());
 }
 
-/// One thread changes a card and an order again and again, between values that mean the same at every instant; another
-/// must find that meaning whenever it looks.
+/// One thread changes a card and an order again and again, between values that mean the same at every
+/// instant; another must find that meaning whenever it looks.
 #[test]
 fn readers_never_see_a_change_in_part() {
     const FIVE: Timestamp = Timestamp::from_millis(5);

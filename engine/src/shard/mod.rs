@@ -1,9 +1,10 @@
 //! One partition of the tap log: records in, one decision each out, with the notices that are due.
 //!
-//! A [`Shard`] is owned by one task and takes no locks on its own state; it shares the [`RegistryIndex`] with the others.
-//! What it decides follows from the records of the day, in the order of their offsets, and from what the registry said as
-//! of their times of receipt: so folding the day again after a crash decides the same. It keeps the promises T1 (one
-//! outcome a record) and T2 (a record read again changes nothing). Sending, claiming and committing are the runtime's.
+//! A [`Shard`] is owned by one task and takes no locks on its own state; it shares the [`RegistryIndex`]
+//! with the others. What it decides follows from the records of the day, in the order of their offsets,
+//! and from what the registry said as of their times of receipt: so folding the day again after a crash
+//! decides the same. It keeps the promises T1 (one outcome a record) and T2 (a record read again changes
+//! nothing). Sending, claiming and committing are the runtime's.
 
 mod decision;
 mod passes;
@@ -25,7 +26,8 @@ use crate::tap::Outcome;
 use crate::term::Term;
 use crate::time::Day;
 
-/// How many records go through the passes together: enough to overlap their cache misses, few enough to stay cached.
+/// How many records go through the passes together: enough to overlap their cache misses, few enough to
+/// stay cached.
 const PASS_RECORDS_MAX: usize = 512;
 
 /// The state of one partition.
@@ -73,8 +75,8 @@ impl Shard {
         self.day
     }
 
-    /// Decides `records`, which come in the order of their offsets, and appends to `decisions` exactly one decision for
-    /// each that was not read before (T1, T2). Never fails, whatever the bytes are.
+    /// Decides `records`, which come in the order of their offsets, and appends to `decisions` exactly
+    /// one decision for each that was not read before (T1, T2). Never fails, whatever the bytes are.
     pub fn decide(&mut self, records: &[TapRecord], decisions: &mut Decisions) {
         self.index.refresh(&mut self.places);
         for batch in records.chunks(PASS_RECORDS_MAX) {

@@ -1,8 +1,9 @@
 //! The passes of a batch, in the order of the tests of the public format's "What becomes of a tap".
 //!
-//! Each pass asks one table for all taps that are still open. With a million pupils the cost of a tap is its cache misses,
-//! and those of independent look-ups overlap when they stand side by side. Every record has its decision from the first
-//! pass on, with the outcome of the test that it has yet to pass; later passes overwrite it.
+//! Each pass asks one table for all taps that are still open. With a million pupils the cost of a tap is
+//! its cache misses, and those of independent look-ups overlap when they stand side by side. Every
+//! record has its decision from the first pass on, with the outcome of the test that it has yet to pass;
+//! later passes overwrite it.
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use crate::time::Day;
 /// How far a reader's clock may be ahead of the time of receipt.
 const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// The taps of a batch that are still open after each pass, what was asked about them, and the room for all that.
+/// The taps of a batch that are still open after each pass, what was asked about them, and the room for
+/// all that.
 #[derive(Default, Debug)]
 pub(super) struct Batch {
     open: Vec<OpenTap>,
@@ -130,7 +132,8 @@ impl Shard {
         decision
     }
 
-    /// Second pass, from cards to pupils: test 3. An open tap's decision says so far that its card is unknown.
+    /// Second pass, from cards to pupils: test 3. An open tap's decision says so far that its card is
+    /// unknown.
     pub(super) fn find_pupils(&mut self) {
         let Batch { cards, holders, known, pupils, by_card, .. } = &mut self.batch;
         self.index.pupils(cards, by_card, holders);
@@ -144,8 +147,8 @@ impl Shard {
         }
     }
 
-    /// Third pass, from pupils to their schools and guardians: test 4. A card of somebody whom the roster does not have
-    /// stays unknown.
+    /// Third pass, from pupils to their schools and guardians: test 4. A card of somebody whom the
+    /// roster does not have stays unknown.
     pub(super) fn find_what_is_owed(&mut self, decisions: &mut Decisions) {
         let Batch { open, known, pupils, enrolled, owed, at_school, by_pupil, .. } = &mut self.batch;
         self.index.enrolled(pupils, by_pupil, enrolled, owed);

@@ -82,8 +82,8 @@ impl Gate {
         }
     }
 
-    /// Decides one tap, written as its time and then card (`C…`), reader (anything else), direction (`in`, `out`) and time of
-    /// receipt (`received=07:35`, else the tap's own) as needed.
+    /// Decides one tap, written as its time and then card (`C…`), reader (anything else), direction
+    /// (`in`, `out`) and time of receipt (`received=07:35`, else the tap's own) as needed.
     pub(super) fn tap(&mut self, line: &str) -> String {
         self.value_at(&json_of(line), received_of(line))
     }

@@ -1,4 +1,5 @@
-//! The shard against the naive model, over random small cities that change while taps come in, in and out of order.
+//! The shard against the naive model, over random small cities that change while taps come in, in and
+//! out of order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,7 +220,8 @@ proptest! {
         decides_as_the_model(&Channel::ALL, city, &steps)?;
     }
 
-    /// A change is known to the live shard from its application on, and to one that recovers from the beginning.
+    /// A change is known to the live shard from its application on, and to one that recovers from the
+    /// beginning.
     #[test]
     fn folding_the_day_again_decides_what_the_live_shard_decided(
         city in a_city(),

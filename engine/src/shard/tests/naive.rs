@@ -1,5 +1,6 @@
-//! The rules of the public format, told once more in the plainest way: every change of the registry and every passage in
-//! a list, looked through from its beginning for each tap. Slow, and meant to be obviously right.
+//! The rules of the public format, told once more in the plainest way: every change of the registry and
+//! every passage in a list, looked through from its beginning for each tap. Slow, and meant to be
+//! obviously right.
 
 use crate::ids::{CardNumber, GuardianId, OrderId, PupilId, ReaderId, SchoolId};
 use crate::notice::{Channel, Passage};
