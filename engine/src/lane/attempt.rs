@@ -1,7 +1,8 @@
 //! What a gateway's answer means for a notice: retried, in doubt, or ended.
 //!
-//! The attempt number rises only after a definite refusal; an attempt in doubt keeps its reference, so that a gateway that
-//! deduplicates recognises it.
+//! The attempt number rises only after a definite refusal of an SMS; an attempt in doubt keeps its reference, so that a
+//! gateway that deduplicates recognises it. A free channel keeps one reference from the first request to the last: no claim
+//! remembers its attempts, so after a crash only the first reference is known again.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub enum NextStep {
         reason: CompactString,
     },
     /// Try again later under the same reference: it was never used, or nobody knows whether it was, so that a refusal of
-    /// a repeated request says nothing about the first one.
+    /// a repeated request says nothing about the first one; or the channel has only one.
     RetrySame {
         /// How long to wait, in real time.
         delay: Duration,
@@ -87,6 +88,8 @@ pub struct Standing {
     pub tries: u32,
     /// Whether an earlier request of this attempt may have reached the gateway.
     pub in_doubt: bool,
+    /// Whether a claim remembers the attempt, so that a next one may have a reference of its own.
+    pub is_claimed: bool,
     /// Answers in a row that said the gateway was down.
     pub down_streak: u32,
 }
@@ -94,8 +97,9 @@ pub struct Standing {
 /// What `outcome` means for the notice.
 pub fn after_answer(outcome: SubmitOutcome, standing: Standing) -> NextStep {
     match definite(outcome, standing) {
-        // Only this request was refused; what became of the attempt's first request is still unknown.
-        NextStep::RetryAnew { delay, lane, reason } if standing.in_doubt => {
+        // Only this request was refused; what became of the attempt's first request is still unknown. And what has no
+        // claim keeps its reference whatever happens.
+        NextStep::RetryAnew { delay, lane, reason } if standing.in_doubt || !standing.is_claimed => {
             NextStep::RetrySame { delay, lane, reason }
         }
         step => step,
@@ -103,7 +107,7 @@ pub fn after_answer(outcome: SubmitOutcome, standing: Standing) -> NextStep {
 }
 
 fn definite(outcome: SubmitOutcome, standing: Standing) -> NextStep {
-    let Standing { attempt, tries, in_doubt, down_streak } = standing;
+    let Standing { attempt, tries, in_doubt, is_claimed: _, down_streak } = standing;
     let exhausted = attempt >= ClientReference::ATTEMPT_MAX && !in_doubt;
     let fail_exhausted = || NextStep::Fail { reason: CompactString::const_new("attempts_exhausted") };
     match outcome {
@@ -146,7 +150,8 @@ fn definite(outcome: SubmitOutcome, standing: Standing) -> NextStep {
 mod tests {
     use super::*;
 
-    const FIRST: Standing = Standing { attempt: 1, tries: 0, in_doubt: false, down_streak: 0 };
+    const FIRST: Standing =
+        Standing { attempt: 1, tries: 0, in_doubt: false, is_claimed: true, down_streak: 0 };
 
     fn word(text: &str) -> CompactString {
         CompactString::new(text)
@@ -176,6 +181,20 @@ mod tests {
             SubmitOutcome::GatewayDown { reason: word("k") },
         ] {
             let step = after_answer(outcome.clone(), Standing { in_doubt: true, ..FIRST });
+            assert!(matches!(step, NextStep::RetrySame { .. }), "{outcome:?} became {step:?}");
+        }
+    }
+
+    /// The app's backend said to try again, got the message under another reference, and took it; after a crash it came
+    /// under the first reference once more, and the parent was told twice.
+    #[test]
+    fn a_free_channel_keeps_its_reference_whatever_the_answer() {
+        for outcome in [
+            SubmitOutcome::Throttled { retry_after: None },
+            SubmitOutcome::RetryLater { reason: word("503"), retry_after: None },
+            SubmitOutcome::GatewayDown { reason: word("401") },
+        ] {
+            let step = after_answer(outcome.clone(), Standing { is_claimed: false, ..FIRST });
             assert!(matches!(step, NextStep::RetrySame { .. }), "{outcome:?} became {step:?}");
         }
     }

@@ -225,8 +225,13 @@ pub(crate) async fn submit(
     let recorded = items.into_iter().zip(outcomes).map(|(item, outcome)| {
         metrics::counter!("gatebell_submits_total", "lane" => lane.clone(), "outcome" => outcome_label(&outcome))
             .increment(1);
-        let standing =
-            Standing { attempt: item.attempt, tries: item.tries, in_doubt: item.in_doubt, down_streak };
+        let standing = Standing {
+            attempt: item.attempt,
+            tries: item.tries,
+            in_doubt: item.in_doubt,
+            is_claimed: item.claim.is_some(),
+            down_streak,
+        };
         let step = after_answer(outcome, standing);
         record(&context, item, step)
     });
