@@ -86,10 +86,7 @@ fn one_end_each(
             .map(|entry| entry.event)
             .filter(|event| event.is_end())
             .collect();
-        let right = matches!(
-            ends.as_slice(),
-            [_] | [Event::Failed | Event::Expired | Event::Suppressed, Event::Delivered]
-        );
+        let right = matches!(ends.as_slice(), [_] | [Event::Failed | Event::Expired, Event::Delivered]);
         if !right {
             let history: Vec<String> = grouped
                 .get(notice)

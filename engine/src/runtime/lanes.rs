@@ -74,6 +74,11 @@ impl Pending {
         }
     }
 
+    /// Whose predecessor may have sent it: until its claim is taken over, nobody knows.
+    pub(crate) fn in_doubt(self) -> Self {
+        Self { in_doubt: true, ..self }
+    }
+
     pub(crate) fn rank(&self) -> Rank {
         Rank { priority: self.notice.kind.priority(), deadline: self.notice.deadline }
     }
@@ -308,7 +313,7 @@ impl Lane {
         }
     }
 
-    /// Ends a notice: through its claim where it has one, else with the next flush.
+    /// Ends a notice: through its claim where it has one or may have one, else with the next flush.
     fn end(&mut self, item: Pending, event: Event, reason: Option<&str>) {
         if item.tenure.has_ended() {
             return;
@@ -320,7 +325,8 @@ impl Lane {
         if item.tries > 0 || item.claim.is_some() {
             entry = entry.through(&self.context.connector.profile().name, item.attempt);
         }
-        if item.claim.is_some() {
+        // In doubt without a claim of its own: a receipt may be ending it just now.
+        if item.claim.is_some() || (item.in_doubt && sending::needs_claim(item.notice.channel)) {
             let context = Arc::clone(&self.context);
             self.recording.push(Box::pin(sending::end_claim(context, item, entry)));
             return;

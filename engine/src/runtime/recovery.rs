@@ -3,9 +3,17 @@
 //! The log is rewound to local midnight of the day of the record at the committed offset; records below that offset are
 //! folded silently; what the ledger already has at or above it stands. Without a committed offset the partition is read
 //! from its earliest record.
+//!
+//! Two things of the ledger are not at their end where a crash fell: a claim under which a request may have left, so that
+//! its notice is *in doubt* from the first moment on, and proof of success that was not charged yet.
 
-use super::shards::{SettledNotices, ShardContext, settled_from};
+use std::collections::HashSet;
+
+use super::shards::ShardContext;
 use super::status::Status;
+use super::{charging, retrying};
+use crate::ids::NoticeId;
+use crate::ledger::{ClaimKey, ClaimState, Event, LedgerEntry};
 use crate::ports::tap_log::TapLog;
 use crate::time::Timestamp;
 
@@ -14,8 +22,17 @@ use crate::time::Timestamp;
 pub(crate) struct Recovered {
     /// Records below this offset are folded silently, the others are decided.
     pub(crate) live_from: u64,
-    /// Notices of records at or above it that are settled already.
-    pub(crate) settled: SettledNotices,
+    /// What the ledger has of notices of records at or above it.
+    pub(crate) known: KnownNotices,
+}
+
+/// Notices that a former owner has dealt with.
+#[derive(Debug, Default)]
+pub(crate) struct KnownNotices {
+    /// Settled: nothing is owed any more.
+    pub(crate) settled: HashSet<NoticeId>,
+    /// Not settled, and a request may have left.
+    pub(crate) in_doubt: HashSet<NoticeId>,
 }
 
 /// Puts `log` where `partition` must be read from. Tries again until the ports answer.
@@ -27,7 +44,7 @@ pub(crate) async fn recover(
 ) -> Recovered {
     let Some(live_from) = committed else {
         let first = rewind(log, &context.status, partition, None).await;
-        return Recovered { live_from: first, settled: settled_from(context, partition, first).await };
+        return Recovered { live_from: first, known: known_from(context, partition, first).await };
     };
     let received = loop {
         match log.received_at(partition, live_from).await {
@@ -39,7 +56,51 @@ pub(crate) async fn recover(
     let received = received.unwrap_or_else(|| context.clock.now());
     let midnight = context.term.midnight(context.term.day_of(received));
     rewind(log, &context.status, partition, Some(midnight)).await;
-    Recovered { live_from, settled: settled_from(context, partition, live_from).await }
+    Recovered { live_from, known: known_from(context, partition, live_from).await }
+}
+
+/// What the ledger has from `offset` on; charges what a crash kept from being charged.
+async fn known_from(context: &ShardContext, partition: u32, offset: u64) -> KnownNotices {
+    let entries = retrying(&context.status, "ledger", || context.ledger.load_from(partition, offset)).await;
+    charge_what_is_proven(context, &entries).await;
+    let settled: HashSet<NoticeId> =
+        entries.iter().filter(|entry| entry.event.settles()).map(|entry| entry.notice).collect();
+    let mut in_doubt = HashSet::new();
+    for claimed in entries.iter().filter(|entry| entry.event == Event::Claimed) {
+        if !settled.contains(&claimed.notice) && may_have_left(context, claimed).await {
+            in_doubt.insert(claimed.notice);
+        }
+    }
+    KnownNotices { settled, in_doubt }
+}
+
+/// Whether the claim of a notice is still open, so that its request may have reached the gateway.
+async fn may_have_left(context: &ShardContext, claimed: &LedgerEntry) -> bool {
+    let key = ClaimKey {
+        term: context.term.name.clone(),
+        day: claimed.day,
+        pupil: claimed.pupil.clone(),
+        guardian: claimed.guardian.clone(),
+        kind: claimed.kind,
+    };
+    let held = retrying(&context.status, "ledger", || context.ledger.claim_of(&key)).await;
+    held.is_some_and(|held| held.notice == claimed.notice && held.state == ClaimState::Open)
+}
+
+/// Charges accepted SMS of gateways that give no receipts, where the crash fell between acceptance and charge. (A receipt
+/// is charged by reading it again.) Entries of other terms are left alone: their charges have another key.
+async fn charge_what_is_proven(context: &ShardContext, entries: &[LedgerEntry]) {
+    let charged: HashSet<NoticeId> = entries
+        .iter()
+        .filter(|entry| matches!(entry.event, Event::Charged | Event::Adjusted))
+        .map(|entry| entry.notice)
+        .collect();
+    let days_of_term = context.term.first_day..=context.term.last_day;
+    for entry in entries.iter().filter(|entry| entry.event == Event::Accepted) {
+        if !charged.contains(&entry.notice) && days_of_term.contains(&entry.day) {
+            charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, entry).await;
+        }
+    }
 }
 
 async fn rewind(log: &mut dyn TapLog, status: &Status, partition: u32, from: Option<Timestamp>) -> u64 {

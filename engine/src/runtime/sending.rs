@@ -282,11 +282,17 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
     Answered { item, step, ledger_has_it: true }
 }
 
-/// Ends a notice that has a claim: nothing more is sent under it.
+/// Ends a notice that has a claim, its own or its predecessor's: nothing more is sent under it.
 pub(crate) async fn end_claim(context: Arc<LaneContext>, item: Pending, entry: LedgerEntry) -> Pending {
     if let Some(claim) = &item.claim {
         let ended = Claim { state: ClaimState::Ended, ..claim.clone() };
         advance(&context, &item, &ended, Some(&entry)).await;
+        return item;
+    }
+    // Its predecessor's claim, which there was no time to take over; it stays as it is, so that nobody sends under it.
+    let _settling = context.settling.of(item.notice.id).await;
+    if !has_ended(&context, &item.notice).await {
+        append(&context, std::slice::from_ref(&entry)).await;
     }
     item
 }

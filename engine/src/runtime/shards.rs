@@ -4,7 +4,7 @@
 //! partition paused, and the others go on. A partition's task decides batches and hands notices to the lanes; it waits
 //! where a lane is full, and with it only its own partition.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::recovery::{self, Recovered};
 use super::status::Status;
 use super::tenure::Tenure;
 use super::vitals::Vitals;
-use super::{EngineError, PORT_RETRY, retrying};
+use super::{EngineError, PORT_RETRY};
 use crate::ids::LogPosition;
 use crate::index::RegistryIndex;
 use crate::invariants::Invariant;
@@ -297,11 +297,13 @@ impl ShardTask {
             let mut open = 0;
             for routed in decisions.notices_of(decision) {
                 let notice = self.shard.notice(decision, routed);
-                if self.recovered.settled.remove(&notice.id) {
+                if self.recovered.known.settled.remove(&notice.id) {
                     continue;
                 }
                 open += 1;
-                pending.push(Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at));
+                let in_doubt = self.recovered.known.in_doubt.remove(&notice.id);
+                let item = Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at);
+                pending.push(if in_doubt { item.in_doubt() } else { item });
             }
             unsettled.push((decision.offset, open));
         }
@@ -336,13 +338,4 @@ impl ShardTask {
 
 fn outcome_place(outcome: Outcome) -> usize {
     Outcome::ALL.iter().position(|known| *known == outcome).expect("ALL names every outcome")
-}
-
-/// Ids of notices that the ledger already has as settled.
-pub(crate) type SettledNotices = HashSet<crate::ids::NoticeId>;
-
-/// Reads what a port has, trying again until it answers.
-pub(crate) async fn settled_from(context: &ShardContext, partition: u32, offset: u64) -> SettledNotices {
-    let entries = retrying(&context.status, "ledger", || context.ledger.load_from(partition, offset)).await;
-    entries.into_iter().filter(|entry| entry.event.settles()).map(|entry| entry.notice).collect()
 }

@@ -1,0 +1,225 @@
+//! What one engine process leaves behind when it stops or dies, and what the next one makes of it.
+//!
+//! One pupil, one guardian, one SMS, and a gateway that never answers: each test is one moment of a crash or of a stop
+//! that a parent would notice. The simulation beside the program plays whole mornings of them at random.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gatebell_engine::ids::{CardNumber, LaneName};
+use gatebell_engine::ledger::{Claim, ClaimKey, ClaimState, Event, LedgerEntry, OwnerToken};
+use gatebell_engine::notice::{Channel, Passages};
+use gatebell_engine::ports::PortError;
+use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile, Message, SubmitOutcome};
+use gatebell_engine::ports::clock::{Clock, ScaledClock};
+use gatebell_engine::ports::ledger::Ledger;
+use gatebell_engine::ports::receipts::Receipt;
+use gatebell_engine::registry::ReaderDirection;
+use gatebell_engine::runtime::{Engine, Ports, Settings};
+use gatebell_engine::template::Templates;
+use gatebell_engine::term::Term;
+use gatebell_engine::testing::fakes::{FakeLedger, FakeReceiptLog, FakeRegistry, FakeTapLog, Faults};
+use gatebell_engine::testing::registry as city;
+use gatebell_engine::time::{Stretch, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+/// 2025-09-08T07:00+08:00, a Monday of the built-in term.
+const MORNING: Timestamp = Timestamp::from_millis(1_757_286_000_000);
+const CARD: &str = "0417000000000001";
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A gateway that may or may not have taken what it was handed: it never answers.
+struct SilentLane {
+    profile: LaneProfile,
+}
+
+#[async_trait]
+impl ChannelConnector for SilentLane {
+    fn profile(&self) -> &LaneProfile {
+        &self.profile
+    }
+
+    async fn submit(&self, _messages: &[Message]) -> Vec<SubmitOutcome> {
+        std::future::pending().await
+    }
+
+    async fn query(&self, _submitted: &[LedgerEntry]) -> Result<Vec<Receipt>, PortError> {
+        Ok(Vec::new())
+    }
+}
+
+/// What outlives a process.
+struct World {
+    clock: Arc<dyn Clock>,
+    term: Arc<Term>,
+    ledger: FakeLedger,
+    tap_log: FakeTapLog,
+    receipts: FakeReceiptLog,
+    registry: FakeRegistry,
+    gives_receipts: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(MORNING, 1.0));
+        let ledger = FakeLedger::default();
+        let registry = FakeRegistry::default();
+        for entry in [
+            city::school("S1", 690),
+            city::reader("R1", "S1", ReaderDirection::In),
+            city::pupil("P1", "S1"),
+            city::card(CARD, &[("P1", Stretch::ALWAYS)]),
+            city::guardian("G1"),
+            city::binding("G1", "P1", &[Stretch::ALWAYS]),
+            city::order(
+                "O1",
+                "G1",
+                "P1",
+                Passages::Both,
+                Some(Stretch { from: MORNING.minus(Duration::from_secs(1)), until: Timestamp::MAX }),
+            ),
+        ] {
+            registry.change(Timestamp::MIN, entry);
+        }
+        Self {
+            tap_log: FakeTapLog::new(1, Arc::clone(&clock), ledger.clone()),
+            clock,
+            term: Arc::new(Term::parse(Term::built_in("114-1").unwrap()).unwrap()),
+            ledger,
+            receipts: FakeReceiptLog::default(),
+            registry,
+            gives_receipts: true,
+        }
+    }
+
+    fn engine(&self, incarnation: u128) -> Engine {
+        let lane = |name: &str, channel: Channel, gives_receipts: bool| -> Arc<dyn ChannelConnector> {
+            let profile = LaneProfile {
+                name: LaneName::new(name).unwrap(),
+                channel,
+                rate_per_s: 100,
+                burst: 1,
+                window: 2,
+                batch_max: 1,
+                queue_max: 100,
+                submit_timeout: SUBMIT_TIMEOUT,
+                gives_receipts,
+                deduplicates_for: Some(Duration::from_secs(12 * 3600)),
+                poll_after: None,
+            };
+            Arc::new(SilentLane { profile })
+        };
+        let settings = Settings {
+            term: Arc::clone(&self.term),
+            templates: Arc::new(Templates::built_in()),
+            owner: OwnerToken(incarnation),
+            pupils_expected: 1,
+            stop_drain: Duration::from_secs(15),
+        };
+        let ports = Ports {
+            tap_log: Box::new(self.tap_log.connect(Faults::none())),
+            ledger: Arc::new(self.ledger.clone()),
+            receipts: Arc::new(self.receipts.connect(Faults::none())),
+            registry: Box::new(self.registry.connect(Faults::none())),
+            channels: vec![lane("app", Channel::App, false), lane("sms", Channel::Sms, self.gives_receipts)],
+            clock: Arc::clone(&self.clock),
+        };
+        Engine::new(settings, ports).unwrap()
+    }
+
+    fn tap(&self) {
+        let at_ms = self.clock.now().as_millis();
+        let report = format!(r#"{{"card":"{CARD}","reader":"R1","at":{at_ms}}}"#);
+        self.tap_log.report(&CardNumber::new(CARD).unwrap(), report);
+    }
+
+    fn first(&self, wanted: impl Fn(Event) -> bool) -> Option<LedgerEntry> {
+        self.ledger.entries().into_iter().find(|entry| wanted(entry.event))
+    }
+
+    /// Waits until the ledger has an entry of a `wanted` event.
+    async fn until(&self, wanted: impl Fn(Event) -> bool) -> LedgerEntry {
+        for _ in 0..1000 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if let Some(entry) = self.first(&wanted) {
+                return entry;
+            }
+        }
+        panic!("the ledger has only {:?}", self.ledger.entries());
+    }
+
+    /// One process whose gateway never answers dies with its request on the wire; the claim's entry.
+    async fn dies_with_a_request_on_the_wire(&self) -> LedgerEntry {
+        self.tap();
+        tokio::select! {
+            biased;
+            claimed = self.until(|event| event == Event::Claimed) => claimed,
+            ended = self.engine(1).run(CancellationToken::new()) => panic!("{ended:?}"),
+        }
+    }
+
+    async fn claim_of(&self, claimed: &LedgerEntry) -> Claim {
+        let key = ClaimKey {
+            term: self.term.name.clone(),
+            day: claimed.day,
+            pupil: claimed.pupil.clone(),
+            guardian: claimed.guardian.clone(),
+            kind: claimed.kind,
+        };
+        self.ledger.claim_of(&key).await.unwrap().unwrap()
+    }
+}
+
+/// The process died with its request on the wire, and the next one started when the notice was of no use any more. It called
+/// the notice *expired*, which says that nothing was sent; the parent had read it.
+#[tokio::test(start_paused = true)]
+async fn what_a_crash_left_in_doubt_past_its_deadline_ends_as_unknown_and_not_as_expired() {
+    let world = World::new();
+    world.dies_with_a_request_on_the_wire().await;
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    let end = tokio::select! {
+        biased;
+        end = world.until(Event::is_end) => end,
+        ended = world.engine(2).run(CancellationToken::new()) => panic!("{ended:?}"),
+    };
+    assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
+}
+
+/// As above, but the pupil's guardian was protected meanwhile: nothing is sent again, and what may have been sent before is
+/// not *suppressed*.
+#[tokio::test(start_paused = true)]
+async fn what_a_crash_left_in_doubt_is_not_suppressed() {
+    let world = World::new();
+    world.dies_with_a_request_on_the_wire().await;
+    world.registry.change(world.clock.now(), city::protection("G1", "P1", true));
+    let end = tokio::select! {
+        biased;
+        end = world.until(Event::is_end) => end,
+        ended = world.engine(2).run(CancellationToken::new()) => panic!("{ended:?}"),
+    };
+    assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
+}
+
+/// A gateway without receipts had accepted the message, and the process died before the charge was written: the notice was
+/// settled, so nobody looked at it again, and the recount found a message that was proved and never booked.
+#[tokio::test(start_paused = true)]
+async fn acceptance_that_a_crash_kept_from_being_charged_is_charged_by_the_next_process() {
+    let world = World { gives_receipts: false, ..World::new() };
+    let claimed = world.dies_with_a_request_on_the_wire().await;
+    let claim = world.claim_of(&claimed).await;
+    let submitted = ClaimState::Submitted { gateway_id: "1".into() };
+    let accepted = claimed.followed_by(Event::Accepted, world.clock.now()).known_as("1");
+    let moved = Claim { state: submitted, ..claim.clone() };
+    world.ledger.advance(claim.stamp(), moved, vec![accepted]).await.unwrap();
+
+    let charged = tokio::select! {
+        biased;
+        charged = world.until(|event| event == Event::Charged) => charged,
+        ended = world.engine(2).run(CancellationToken::new()) => panic!("{ended:?}"),
+    };
+    assert_eq!(charged.notice, claimed.notice);
+    assert_eq!(world.ledger.charges().len(), 1);
+}
