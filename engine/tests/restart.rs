@@ -1,6 +1,6 @@
 //! What one engine process leaves behind when it stops or dies, and what the next one makes of it.
 //!
-//! One pupil, one guardian, one SMS, and a gateway that never answers: each test is one moment of a crash or of a stop
+//! One pupil, one guardian, one SMS, and a gateway that does as it is told: each test is one moment of a crash or of a stop
 //! that a parent would notice. The simulation beside the program plays whole mornings of them at random.
 
 #![allow(clippy::unwrap_used)]
@@ -31,19 +31,31 @@ const MORNING: Timestamp = Timestamp::from_millis(1_757_286_000_000);
 const CARD: &str = "0417000000000001";
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A gateway that may or may not have taken what it was handed: it never answers.
-struct SilentLane {
+/// What the gateway does with whatever it is handed.
+#[derive(Clone, Copy)]
+enum Gateway {
+    CannotBeReached,
+    NeverAnswers,
+}
+
+struct ScriptedLane {
     profile: LaneProfile,
+    gateway: Gateway,
 }
 
 #[async_trait]
-impl ChannelConnector for SilentLane {
+impl ChannelConnector for ScriptedLane {
     fn profile(&self) -> &LaneProfile {
         &self.profile
     }
 
-    async fn submit(&self, _messages: &[Message]) -> Vec<SubmitOutcome> {
-        std::future::pending().await
+    async fn submit(&self, messages: &[Message]) -> Vec<SubmitOutcome> {
+        match self.gateway {
+            Gateway::CannotBeReached => {
+                vec![SubmitOutcome::NotSent { reason: "no_connection".into() }; messages.len()]
+            }
+            Gateway::NeverAnswers => std::future::pending().await,
+        }
     }
 
     async fn query(&self, _submitted: &[LedgerEntry]) -> Result<Vec<Receipt>, PortError> {
@@ -95,7 +107,7 @@ impl World {
         }
     }
 
-    fn engine(&self, incarnation: u128) -> Engine {
+    fn engine(&self, incarnation: u128, gateway: Gateway) -> Engine {
         let lane = |name: &str, channel: Channel, gives_receipts: bool| -> Arc<dyn ChannelConnector> {
             let profile = LaneProfile {
                 name: LaneName::new(name).unwrap(),
@@ -110,7 +122,7 @@ impl World {
                 deduplicates_for: Some(Duration::from_secs(12 * 3600)),
                 poll_after: None,
             };
-            Arc::new(SilentLane { profile })
+            Arc::new(ScriptedLane { profile, gateway })
         };
         let settings = Settings {
             term: Arc::clone(&self.term),
@@ -157,7 +169,7 @@ impl World {
         tokio::select! {
             biased;
             claimed = self.until(|event| event == Event::Claimed) => claimed,
-            ended = self.engine(1).run(CancellationToken::new()) => panic!("{ended:?}"),
+            ended = self.engine(1, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
         }
     }
 
@@ -183,7 +195,7 @@ async fn what_a_crash_left_in_doubt_past_its_deadline_ends_as_unknown_and_not_as
     let end = tokio::select! {
         biased;
         end = world.until(Event::is_end) => end,
-        ended = world.engine(2).run(CancellationToken::new()) => panic!("{ended:?}"),
+        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
     };
     assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
 }
@@ -198,7 +210,7 @@ async fn what_a_crash_left_in_doubt_is_not_suppressed() {
     let end = tokio::select! {
         biased;
         end = world.until(Event::is_end) => end,
-        ended = world.engine(2).run(CancellationToken::new()) => panic!("{ended:?}"),
+        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
     };
     assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
 }
@@ -218,8 +230,27 @@ async fn acceptance_that_a_crash_kept_from_being_charged_is_charged_by_the_next_
     let charged = tokio::select! {
         biased;
         charged = world.until(|event| event == Event::Charged) => charged,
-        ended = world.engine(2).run(CancellationToken::new()) => panic!("{ended:?}"),
+        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
     };
     assert_eq!(charged.notice, claimed.notice);
     assert_eq!(world.ledger.charges().len(), 1);
+}
+
+/// The gateway could not be reached, and the process was stopped. The notice waited to be tried again with its claim open,
+/// so that the next process waited for an answer to a request that had never left, and called it *unknown* at the end.
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_gives_back_the_claim_of_a_request_that_never_left() {
+    let world = World::new();
+    world.tap();
+    let stop = CancellationToken::new();
+    let running = world.engine(1, Gateway::CannotBeReached).run(stop.clone());
+    let stopping = async {
+        let claimed = world.until(|event| event == Event::Claimed).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stop.cancel();
+        claimed
+    };
+    let (ended, claimed) = tokio::join!(running, stopping);
+    ended.unwrap();
+    assert_eq!(world.claim_of(&claimed).await.state, ClaimState::Refused);
 }

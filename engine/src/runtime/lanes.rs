@@ -254,9 +254,10 @@ impl Lane {
 
     fn stop(&mut self) {
         self.stopping = true;
-        while self.queue.pop().is_some() {}
-        self.delayed.clear();
-        while let Some(item) = self.ready.pop() {
+        let delayed = std::mem::take(&mut self.delayed);
+        delayed.into_iter().for_each(|Reverse(waiting)| self.release(waiting.item));
+        // What waits to be tried again may hold the claim of a request that never left.
+        while let Some(item) = self.queue.pop().or_else(|| self.ready.pop()) {
             self.release(item);
         }
     }
