@@ -5,13 +5,14 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-const COUNTERS: [(&str, &str); 14] = [
+const COUNTERS: [(&str, &str); 15] = [
     ("gatebell_reported_taps_total", "Taps reported over HTTP, by what was answered"),
     ("gatebell_refused_reports_total", "Reports refused whole, by HTTP status"),
     (
         "gatebell_taps_total",
         "Records read from the tap log, by what became of them; adds up to the records read",
     ),
+    ("gatebell_unregistered_reader_taps_total", "Taps of readers that nobody registered; taken all the same"),
     ("gatebell_notices_total", "Ledger entries of notices, by channel and event"),
     ("gatebell_submits_total", "Messages handed to a gateway or push backend, by what it said"),
     ("gatebell_lane_permits_total", "Messages that the lane's limiter has let go"),

@@ -309,6 +309,8 @@ impl ShardTask {
         }
         self.tenure.decided(last.offset + 1, unsettled);
         self.context.status.count_taps(&counts);
+        let unregistered = decisions.taps.iter().filter(|decision| decision.unregistered_reader).count();
+        self.context.status.count_unregistered_readers(unregistered as u64);
         pending
     }
 

@@ -321,6 +321,13 @@ impl Status {
         }
     }
 
+    /// Counts taps of readers that nobody registered; they are taken like any other.
+    pub(crate) fn count_unregistered_readers(&self, taps: u64) {
+        if taps > 0 {
+            metrics::counter!("gatebell_unregistered_reader_taps_total").increment(taps);
+        }
+    }
+
     /// Counts entries that are now durable.
     pub(crate) fn count_entries(&self, entries: &[LedgerEntry]) {
         let mut totals = locked(&self.entries);
