@@ -235,9 +235,11 @@ impl Lane {
         self.queue.len() + self.delayed.len() + self.ready.len() + self.claiming.len()
     }
 
-    /// How many more notices the lane takes in.
+    /// How many more notices the lane takes in. What has ended takes up room until the ledger has it: else a lane whose
+    /// ledger is lost would go on collecting what expires.
     fn room(&self) -> usize {
-        self.context.connector.profile().queue_max.saturating_sub(self.waiting()).min(INTAKE_MAX)
+        let held = self.waiting() + self.recording.len() + self.finished.len();
+        self.context.connector.profile().queue_max.saturating_sub(held).min(INTAKE_MAX)
     }
 
     fn is_idle(&self) -> bool {
