@@ -9,7 +9,8 @@ use gatebell_engine::ids::NoticeId;
 use gatebell_engine::index::RegistryIndex;
 use gatebell_engine::ledger::{Event, LedgerEntry};
 use gatebell_engine::notice::{Channel, Notice, NoticeKind};
-use gatebell_engine::ports::receipts::ReceiptStatus;
+use gatebell_engine::ports::channel::ChannelConnector;
+use gatebell_engine::ports::receipts::{Receipt, ReceiptStatus};
 use gatebell_engine::registry::Entry;
 use gatebell_engine::shard::{Decisions, Shard};
 
@@ -194,13 +195,14 @@ fn charged_is_delivered(
     grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
     breaches: &mut Vec<String>,
 ) {
-    let proven: BTreeSet<NoticeId> = world
-        .receipts
-        .arrived()
-        .into_iter()
-        .filter(|receipt| receipt.status == ReceiptStatus::Delivered)
-        .map(|receipt| receipt.notice)
-        .collect();
+    let accepted = |notice: &&NoticeId| grouped[*notice].iter().any(|entry| entry.event == Event::Accepted);
+    let by_sms = |notice: &&NoticeId| grouped[*notice].iter().any(|entry| entry.channel == Channel::Sms);
+    let proven: BTreeSet<NoticeId> = if world.sms.profile().gives_receipts {
+        let delivered = |receipt: &Receipt| receipt.status == ReceiptStatus::Delivered;
+        world.receipts.arrived().into_iter().filter(delivered).map(|receipt| receipt.notice).collect()
+    } else {
+        grouped.keys().filter(accepted).filter(by_sms).copied().collect()
+    };
     let mut charged: BTreeMap<NoticeId, u32> = BTreeMap::new();
     for charge in world.ledger.charges() {
         *charged.entry(charge.proof.notice).or_default() += 1;
@@ -222,12 +224,10 @@ fn charged_is_delivered(
     for (notice, entries) in grouped {
         let events = |event| entries.iter().filter(|entry| entry.event == event).count();
         let sms = entries.iter().any(|entry| entry.channel == Channel::Sms);
-        if sms && events(Event::Charged) != events(Event::Delivered) {
-            breaches.push(format!(
-                "B2: {notice} is delivered {} times, charged {}",
-                events(Event::Delivered),
-                events(Event::Charged)
-            ));
+        let proofs = events(Event::Delivered) + events(Event::Accepted);
+        if sms && events(Event::Charged) != proofs {
+            breaches
+                .push(format!("B2: {notice} is proved {proofs} times, charged {}", events(Event::Charged)));
         }
     }
 }

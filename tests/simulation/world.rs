@@ -64,7 +64,7 @@ pub(crate) struct Outcome {
     pub(crate) trouble: Vec<String>,
 }
 
-fn profile(name: &str, channel: Channel) -> LaneProfile {
+fn profile(name: &str, channel: Channel, gives_receipts: bool) -> LaneProfile {
     let sms = channel == Channel::Sms;
     LaneProfile {
         name: LaneName::new(name).expect("of the form of an identifier"),
@@ -75,9 +75,9 @@ fn profile(name: &str, channel: Channel) -> LaneProfile {
         batch_max: if sms { 3 } else { 10 },
         queue_max: 40,
         submit_timeout: Duration::from_secs(10),
-        gives_receipts: sms,
+        gives_receipts,
         deduplicates_for: Some(Duration::from_secs(12 * 3600)),
-        poll_after: sms.then_some(Duration::from_secs(120)),
+        poll_after: gives_receipts.then_some(Duration::from_secs(120)),
     }
 }
 
@@ -91,6 +91,7 @@ impl World {
             troubled: up_to(100),
             refuses: up_to(50),
             down: up_to(20),
+            unreachable: up_to(20),
             hangs_after: up_to(100),
             hangs_before: up_to(50),
             babbles: up_to(50),
@@ -101,6 +102,8 @@ impl World {
             overtakes: up_to(200),
             receipt_delay_max: Duration::from_secs(120),
         };
+        // Some gateways give no receipts: what they accept counts as delivered.
+        let receipts = up_to(4) > 0;
         let rates = FaultRates { error_before: up_to(20), error_after: up_to(20), slow: up_to(30) };
         let faults = Faults::from_seed(seed ^ 0x5eed, rates);
         let ledger = FakeLedger::default();
@@ -113,13 +116,13 @@ impl World {
             term: Arc::new(term()),
             tap_log: FakeTapLog::new(PARTITIONS, Arc::clone(&clock), ledger.clone()),
             sms: FakeGateway::new(
-                profile("sms", Channel::Sms),
+                profile("sms", Channel::Sms, receipts),
                 behaviour,
                 faults.clone(),
                 Arc::clone(&clock),
             ),
             app: FakeGateway::new(
-                profile("app", Channel::App),
+                profile("app", Channel::App, false),
                 behaviour,
                 faults.clone(),
                 Arc::clone(&clock),

@@ -2,6 +2,7 @@
 //!
 //! What a gateway says goes through the receipt log like any callback, so there is one way to settle.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::retrying;
 use super::sending::LaneContext;
+use crate::ids::NoticeId;
 use crate::ledger::{Event, LedgerEntry};
 use crate::ports::receipts::{ReceiptLog, ReceiptStatus};
 use crate::term::Term;
@@ -23,9 +25,23 @@ const RECEIPT_PATIENCE: Duration = Duration::from_secs(72 * 3600);
 /// How far back rounds look at least, in days: past the patience, with a day to spare.
 const LOOK_BACK_DAYS: i32 = 5;
 
+/// Longest wait, in doublings of the lane's `poll_after`, until a gateway is asked again for the same receipt.
+const DOUBLINGS_MAX: u32 = 6;
+
+/// When a gateway is asked for a receipt next, and how often it was.
+#[derive(Clone, Copy, Debug)]
+struct NextAsk {
+    at: Timestamp,
+    asked: u32,
+}
+
+/// What was asked for and has not come: a phone that is off for a day must not be asked for every round.
+type Asked = BTreeMap<NoticeId, NextAsk>;
+
 /// Polls one lane's gateway until `stop`.
 pub(crate) async fn run(context: Arc<LaneContext>, receipts: Arc<dyn ReceiptLog>, stop: CancellationToken) {
     let Some(poll_after) = context.connector.profile().poll_after else { return };
+    let mut asked = Asked::new();
     loop {
         tokio::select! {
             biased;
@@ -35,15 +51,23 @@ pub(crate) async fn run(context: Arc<LaneContext>, receipts: Arc<dyn ReceiptLog>
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = round(&context, &*receipts, poll_after) => {}
+            still_asked = round(&context, &*receipts, poll_after, &asked) => asked = still_asked,
         }
     }
 }
 
-async fn round(context: &LaneContext, receipts: &dyn ReceiptLog, poll_after: Duration) {
+/// One look at all that awaits a receipt; what is to be asked for again, and when.
+async fn round(
+    context: &LaneContext,
+    receipts: &dyn ReceiptLog,
+    poll_after: Duration,
+    asked: &Asked,
+) -> Asked {
     let now = context.clock.now();
     let since = looks_back_to(&context.term, now);
-    let due_before = now.minus(poll_after.mul_f64(context.clock.speed()));
+    // Deadlines and ages are the wall clock's, and so is what they are compared with.
+    let wait = poll_after.mul_f64(context.clock.speed());
+    let mut still_asked = Asked::new();
     let mut last: Option<LedgerEntry> = None;
     loop {
         let page = retrying(&context.status, "ledger", || {
@@ -58,14 +82,28 @@ async fn round(context: &LaneContext, receipts: &dyn ReceiptLog, poll_after: Dur
         let Some(newest) = page.last() else {
             // Whatever the gateway did not answer has been told by its callbacks.
             context.status.recovered("query");
-            return;
+            return still_asked;
         };
+        // Oldest first: what follows is younger still, and nothing of it is due.
+        let is_last_page = newest.time.plus(wait) > now;
         last = Some(newest.clone());
         give_up(context, &page, now).await;
-        let due: Vec<LedgerEntry> = page.into_iter().filter(|entry| entry.time <= due_before).collect();
+        let mut due = Vec::new();
+        for entry in page {
+            let next =
+                asked.get(&entry.notice).copied().unwrap_or(NextAsk { at: entry.time.plus(wait), asked: 0 });
+            if next.at <= now {
+                still_asked.insert(entry.notice, asked_again(next, now, wait));
+                due.push(entry);
+            } else {
+                still_asked.insert(entry.notice, next);
+            }
+        }
+        if due.is_empty() && is_last_page {
+            return still_asked;
+        }
         if due.is_empty() {
-            // Oldest first: what follows is younger still.
-            return;
+            continue;
         }
         match context.connector.query(&due).await {
             Ok(learnt) => {
@@ -78,10 +116,17 @@ async fn round(context: &LaneContext, receipts: &dyn ReceiptLog, poll_after: Dur
             }
             Err(cause) => {
                 context.status.trouble("query", &cause);
-                return;
+                // Asked in vain: the next round asks for all of it again.
+                return asked.clone();
             }
         }
     }
+}
+
+/// The wait doubles with each time that the gateway had nothing to say.
+fn asked_again(before: NextAsk, now: Timestamp, wait: Duration) -> NextAsk {
+    let doublings = before.asked.min(DOUBLINGS_MAX);
+    NextAsk { at: now.plus(wait.saturating_mul(1 << doublings)), asked: before.asked.saturating_add(1) }
 }
 
 /// The first day whose notices are looked at: the term's first, since a process that was down over the holidays finds
@@ -110,6 +155,19 @@ async fn give_up(context: &LaneContext, page: &[LedgerEntry], now: Timestamp) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_that_does_not_come_is_asked_for_less_and_less_often() {
+        let wait = Duration::from_secs(300);
+        let mut next = NextAsk { at: Timestamp::from_millis(0), asked: 0 };
+        let mut waits_s = Vec::new();
+        for _ in 0..9 {
+            let now = next.at;
+            next = asked_again(next, now, wait);
+            waits_s.push(next.at.since(now).as_secs());
+        }
+        assert_eq!(waits_s, [300, 600, 1200, 2400, 4800, 9600, 19200, 19200, 19200]);
+    }
 
     #[test]
     fn what_waited_through_a_long_holiday_is_still_looked_at() {

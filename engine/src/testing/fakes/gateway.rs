@@ -28,6 +28,8 @@ pub struct GatewayBehaviour {
     pub refuses: u32,
     /// Takes nothing until somebody mends it (the lane tries again).
     pub down: u32,
+    /// Cannot be reached: the request never leaves.
+    pub unreachable: u32,
     /// Takes the message and never answers.
     pub hangs_after: u32,
     /// Never answers and took nothing.
@@ -55,6 +57,7 @@ impl GatewayBehaviour {
         troubled: 0,
         refuses: 0,
         down: 0,
+        unreachable: 0,
         hangs_after: 0,
         hangs_before: 0,
         babbles: 0,
@@ -221,6 +224,9 @@ impl FakeGateway {
         }
         if self.faults.happens(behaviour.down) {
             return SubmitOutcome::GatewayDown { reason: code("k") };
+        }
+        if self.faults.happens(behaviour.unreachable) {
+            return SubmitOutcome::NotSent { reason: code("no_connection") };
         }
         if self.faults.happens(behaviour.babbles) {
             let _taken = self.take(message);
