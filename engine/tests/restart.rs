@@ -200,6 +200,24 @@ async fn what_a_crash_left_in_doubt_past_its_deadline_ends_as_unknown_and_not_as
     assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
 }
 
+/// A term in which notices are of use for a whole day, and a gateway that recognises a reference for half of one: sent again
+/// after that, the message would have reached the parent twice.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_is_not_sent_again_once_the_gateway_has_forgotten_its_reference() {
+    let text = Term::built_in("114-1").unwrap();
+    let useful_for = text.lines().find(|line| line.starts_with("useful_for")).unwrap();
+    let term = Term::parse(&text.replace(useful_for, "useful_for = \"24 h\"")).unwrap();
+    let world = World { term: Arc::new(term), ..World::new() };
+    world.dies_with_a_request_on_the_wire().await;
+    tokio::time::sleep(Duration::from_secs(13 * 3600)).await;
+    let end = tokio::select! {
+        biased;
+        end = world.until(Event::is_end) => end,
+        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
+    };
+    assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
+}
+
 /// As above, but the pupil's guardian was protected meanwhile: nothing is sent again, and what may have been sent before is
 /// not *suppressed*.
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,7 @@ use crate::lane::queue::{LaneQueue, Rank};
 use crate::ledger::{Claim, ClaimStamp, Event, LedgerEntry};
 use crate::notice::{Channel, Notice, Priority};
 use crate::shard::NoticeStart;
+use crate::time::Timestamp;
 
 /// Notices between a shard and a lane's queue.
 const INTAKE_MAX: usize = 1024;
@@ -452,6 +453,13 @@ impl Lane {
         None
     }
 
+    /// Whether a repeated reference might be taken for a new message: the gateway recognises references for so long only.
+    /// (One that never does is asked to send again all the same, and the message is billed once.)
+    fn gateway_has_forgotten(&self, notice: &Notice, now: Timestamp) -> bool {
+        let recognised_for = self.context.connector.profile().deduplicates_for;
+        recognised_for.is_some_and(|recognised_for| notice.received.plus(recognised_for) <= now)
+    }
+
     /// Takes at most `wanted` messages from what is ready, looking each up once more (N3, N4).
     fn take_batch(&mut self, wanted: usize) -> Vec<(Pending, crate::ports::channel::Message)> {
         let mut batch = Vec::with_capacity(wanted);
@@ -463,6 +471,10 @@ impl Lane {
             let now = self.context.clock.now();
             if item.notice.deadline <= now {
                 self.expire(item);
+                continue;
+            }
+            if item.in_doubt && self.gateway_has_forgotten(&item.notice, now) {
+                self.end(item, Event::Failed, Some("unknown"));
                 continue;
             }
             match self.context.index.recipient(&item.notice, now) {
