@@ -12,7 +12,7 @@ use super::taps::{LookUpFailed, Reporters};
 
 /// The store's tokens and the engine's index.
 pub(crate) struct StoredReporters {
-    tokens: Arc<TokenStore>,
+    tokens: TokenStore,
     index: Arc<RegistryIndex>,
     engine: Arc<Status>,
 }
@@ -21,24 +21,17 @@ impl StoredReporters {
     /// Asks `tokens` at every request, so that a revoked token is refused from the next one on; and `index`
     /// for readers, once `engine` has read the registry into it.
     pub(crate) fn new(tokens: TokenStore, index: Arc<RegistryIndex>, engine: Arc<Status>) -> Self {
-        Self { tokens: Arc::new(tokens), index, engine }
+        Self { tokens, index, engine }
     }
 }
 
 #[async_trait]
 impl Reporters for StoredReporters {
     async fn scope_of(&self, token: &str) -> Result<Option<TokenScope>, LookUpFailed> {
-        let (tokens, token) = (Arc::clone(&self.tokens), token.to_owned());
-        let verified = tokio::task::spawn_blocking(move || tokens.verify(&token)).await;
-        match verified {
-            Ok(Ok(scope)) => Ok(scope),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a token cannot be verified; the reader is told to come back");
-                Err(LookUpFailed)
-            }
-            // The runtime is going down.
-            Err(_) => Err(LookUpFailed),
-        }
+        self.tokens.verify(token).await.map_err(|error| {
+            tracing::warn!(%error, "a token cannot be verified; the reader is told to come back");
+            LookUpFailed
+        })
     }
 
     fn school_of(&self, reader: &str) -> Result<Option<SchoolId>, LookUpFailed> {

@@ -19,7 +19,7 @@ use crate::sqlite::{DatabaseFile, Readers, Schema};
 const PORT: &str = "token store";
 /// Randomness of a token.
 const TOKEN_LEN_BYTES: usize = 32;
-/// Requests that look up a token at once; they do it on their own threads.
+/// Requests that look up a token at once, each on a connection and a blocking thread; the others wait.
 const READERS_MAX: usize = 4;
 
 /// Tokens are found by the start of their hash, which tells nothing of the token, and compared in constant time.
@@ -65,7 +65,7 @@ pub struct TokenRecord {
     pub revoked: Option<Timestamp>,
 }
 
-/// The tokens in a data directory. Blocks; each call is short.
+/// The tokens in a data directory. Making, listing and revoking block, for commands; looking one up does not.
 #[derive(Debug)]
 pub struct TokenStore {
     file: DatabaseFile,
@@ -144,10 +144,10 @@ impl TokenStore {
         .map(|revoked| revoked == 1)
     }
 
-    /// For whom `token` speaks; `None`: it is not valid.
-    pub fn verify(&self, token: &str) -> Result<Option<TokenScope>, PortError> {
+    /// For whom `token` speaks; `None`: it is not valid. However many ask at once, a few read the store.
+    pub async fn verify(&self, token: &str) -> Result<Option<TokenScope>, PortError> {
         let hash = hash_of(token);
-        self.readers.read_blocking(|connection| {
+        let query = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT hash, school FROM token WHERE substr(hash, 1, 8) = substr(?1, 1, 8) AND revoked IS NULL",
             )?;
@@ -158,7 +158,8 @@ impl TokenStore {
                 }
             }
             Ok(None)
-        })
+        };
+        self.readers.read(query).await
     }
 
     fn write<T>(&self, command: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, PortError> {
@@ -195,35 +196,35 @@ mod tests {
         TokenStore::open(&DataDir::open(directory.path()).unwrap()).unwrap()
     }
 
-    #[test]
-    fn a_token_speaks_for_its_scope_until_it_is_revoked() {
+    #[tokio::test]
+    async fn a_token_speaks_for_its_scope_until_it_is_revoked() {
         let directory = tempfile::tempdir().unwrap();
         let tokens = store(&directory);
         let (city, city_token) = tokens.add(&TokenScope::City, "reader vendor", "chen", NOON).unwrap();
         let (_, school_token) = tokens.add(&school(), "one school", "chen", NOON).unwrap();
-        let verify = |token: &SecretString| tokens.verify(token.expose_secret()).unwrap();
-        assert_eq!(verify(&city_token), Some(TokenScope::City));
-        assert_eq!(verify(&school_token), Some(school()));
+        let verify = async |token: &SecretString| tokens.verify(token.expose_secret()).await.unwrap();
+        assert_eq!(verify(&city_token).await, Some(TokenScope::City));
+        assert_eq!(verify(&school_token).await, Some(school()));
 
         // By another process, as a command does it.
         assert!(store(&directory).revoke(city.id, NOON).unwrap());
-        assert_eq!(verify(&city_token), None);
-        assert_eq!(verify(&school_token), Some(school()));
+        assert_eq!(verify(&city_token).await, None);
+        assert_eq!(verify(&school_token).await, Some(school()));
         assert!(!tokens.revoke(city.id, NOON).unwrap(), "it is no longer valid");
         assert!(!tokens.revoke(77, NOON).unwrap(), "there is none");
         let revoked: Vec<_> = tokens.list().unwrap().iter().map(|record| record.revoked).collect();
         assert_eq!(revoked, [Some(NOON), None]);
     }
 
-    #[test]
-    fn what_is_not_exactly_a_token_is_not_valid() {
+    #[tokio::test]
+    async fn what_is_not_exactly_a_token_is_not_valid() {
         let directory = tempfile::tempdir().unwrap();
         let tokens = store(&directory);
         let (_, token) = tokens.add(&TokenScope::City, "vendor", "chen", NOON).unwrap();
         let token = token.expose_secret();
         for wrong in ["", "0", &token[1..], &token.to_uppercase(), &format!("{token} "), &format!("{token}0")]
         {
-            assert_eq!(tokens.verify(wrong).unwrap(), None);
+            assert_eq!(tokens.verify(wrong).await.unwrap(), None);
         }
     }
 
