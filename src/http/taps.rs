@@ -1,8 +1,8 @@
 //! `POST /v1/taps`: readers report, and get their `202` only once every accepted tap is durable.
 //!
 //! Promises what the public format says of the answers: `202` with what was accepted and what was rejected,
-//! `401` without a valid token, `413` beyond the size limit, `429` or `503` with `Retry-After` when the log
-//! cannot take more. Each tap is decoded once, to know its card and reader; the bytes that the reader sent go
+//! `401` without a valid token, `413` beyond the limits of size and records, `429` or `503` with `Retry-After`
+//! when the log cannot take more. Each tap is decoded once, to know its card and reader; the bytes that the reader sent go
 //! into the log untouched. What becomes of a tap afterwards is the shards' business.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::tap_batch::BodyForm;
+use super::tap_batch::{BadBatch, BodyForm};
 
 /// When to come back after a full queue.
 const RETRY_FULL_S: u16 = 1;
@@ -139,7 +139,7 @@ enum Refusal {
     #[error("the body ended early")]
     Broken,
     #[error(transparent)]
-    BrokenArray(#[from] super::tap_batch::BrokenArray),
+    Batch(#[from] BadBatch),
     #[error("too much is waiting to be written; send it again")]
     Full,
     #[error("taps cannot be taken just now; send them again")]
@@ -151,9 +151,11 @@ impl IntoResponse for Refusal {
         let (status, retry_after_s) = match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, None),
             Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
-            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            Self::TooLarge(_) | Self::Batch(BadBatch::TooManyRecords) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, None)
+            }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, None),
-            Self::Broken | Self::BrokenArray(_) => (StatusCode::BAD_REQUEST, None),
+            Self::Broken | Self::Batch(BadBatch::BrokenArray) => (StatusCode::BAD_REQUEST, None),
             Self::Full => (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_FULL_S)),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_UNAVAILABLE_S)),
         };
