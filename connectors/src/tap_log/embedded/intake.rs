@@ -8,6 +8,7 @@ use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::tap_log::{IncomingTap, IntakeError, TapIntake, partition_of};
 
+use super::intake_clock::LatestReceipt;
 use super::{PORT, Shared, TapLogSettings, rows};
 use crate::sqlite::Refused;
 
@@ -17,6 +18,7 @@ pub struct EmbeddedTapIntake {
     pub(super) shared: Arc<Shared>,
     waiting: Arc<Waiting>,
     clock: Arc<dyn Clock>,
+    latest: Arc<LatestReceipt>,
 }
 
 impl EmbeddedTapIntake {
@@ -27,7 +29,8 @@ impl EmbeddedTapIntake {
             taps_max: settings.queue_taps_max,
             bytes_max: settings.queue_bytes_max,
         };
-        Self { shared, waiting: Arc::new(waiting), clock }
+        let latest = Arc::new(LatestReceipt::new(shared.identity.partitions));
+        Self { shared, waiting: Arc::new(waiting), clock, latest }
     }
 
     /// Taps that wait for the disk now, for metrics.
@@ -43,17 +46,21 @@ impl TapIntake for EmbeddedTapIntake {
             return Ok(());
         }
         let room = Waiting::reserve(&self.waiting, &taps).ok_or(IntakeError::Full)?;
-        let clock = Arc::clone(&self.clock);
+        let (clock, latest) = (Arc::clone(&self.clock), Arc::clone(&self.latest));
         let partitions = self.shared.identity.partitions;
         let mut placed: Vec<_> =
             taps.into_iter().map(|tap| (partition_of(&tap.card, partitions), tap.value)).collect();
         placed.sort_by_key(|(partition, _)| *partition);
         let queued = self.shared.writer.try_write(move |connection| {
             let _room = room;
-            rows::append(connection, &placed, clock.now())
+            let now = clock.now();
+            match latest.advance(connection, now)? {
+                Ok(()) => rows::append(connection, &placed, now).map(Ok),
+                Err(behind) => Ok(Err(behind)),
+            }
         });
         match queued {
-            Ok(answer) => Ok(answer.wait().await?),
+            Ok(answer) => answer.wait().await?.map_err(|behind| PortError::new(PORT, behind).into()),
             Err(Refused::Full) => Err(IntakeError::Full),
             Err(Refused::Stopped) => Err(PortError::new(PORT, "the log is closed").into()),
         }

@@ -6,6 +6,7 @@
 //! one engine on a data directory is the data directory's lock, not this module's business.
 
 mod intake;
+mod intake_clock;
 mod reader;
 mod rows;
 #[cfg(test)]

@@ -66,6 +66,18 @@ pub(super) fn identify(connection: &mut Connection, fresh: Identity) -> rusqlite
     Ok(fresh)
 }
 
+/// The latest time of receipt of any partition's last row, damaged ones left out; `None` where there is none.
+pub(super) fn latest_receipt(
+    connection: &Connection,
+    partitions: u32,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let mut latest = None;
+    for partition in 0..partitions {
+        latest = latest.max(last(connection, partition)?.and_then(|(_, received)| received));
+    }
+    Ok(latest)
+}
+
 /// Appends the values, which are sorted by their partitions, behind what is there; received at `now`, or at the last
 /// receipt where the clock has gone back.
 pub(super) fn append(connection: &Connection, taps: &[(u32, Bytes)], now: Timestamp) -> rusqlite::Result<()> {

@@ -332,6 +332,42 @@ async fn receipt_is_stamped_by_the_clock_handed_in_and_never_goes_back() {
 }
 
 #[tokio::test]
+async fn a_clock_far_behind_the_last_tap_keeps_taps_out_until_it_has_caught_up() {
+    const MINUTE_MS: i64 = 60_000;
+    // Of several partitions: the clock is wrong for every card, whichever the last tap was of.
+    let on_disk = OnDisk::new();
+    let clock = Arc::new(SettableClock((60 * MINUTE_MS).into()));
+    let reopen = || open(&on_disk.data(), &on_disk.settings, Arc::<SettableClock>::clone(&clock)).unwrap();
+    let (log, intake) = reopen();
+    intake.append(vec![tap(0)]).await.unwrap();
+
+    clock.set(50 * MINUTE_MS);
+    for number in 1..20 {
+        let refused = intake.append(vec![tap(number)]).await.unwrap_err();
+        let IntakeError::Unavailable(error) = refused else { panic!("{refused}") };
+        assert!(error.cause.contains("600 s behind") && error.cause.contains("set the clock"), "{error}");
+    }
+    drop((log, intake));
+    let (_log, intake) = reopen();
+    assert!(intake.append(vec![tap(1)]).await.is_err(), "a restart makes the clock no better");
+
+    clock.set(55 * MINUTE_MS - 1);
+    assert!(intake.append(vec![tap(1)]).await.is_err());
+    clock.set(55 * MINUTE_MS);
+    intake.append(vec![tap(1)]).await.unwrap();
+    clock.set(61 * MINUTE_MS);
+    intake.append(vec![tap(2)]).await.unwrap();
+
+    let connection = Connection::open(on_disk.data().taps()).unwrap();
+    let mut received: Vec<i64> = Vec::new();
+    for partition in 0..on_disk.settings.partitions.get() {
+        let mut rows = connection.prepare(&format!("SELECT received FROM tap_{partition}")).unwrap();
+        received.extend(rows.query_map([], |row| row.get::<_, i64>(0)).unwrap().map(Result::unwrap));
+    }
+    assert_eq!(received.len(), 3, "nothing that was refused was written");
+}
+
+#[tokio::test]
 async fn settled_taps_are_forgotten_once_they_are_old_enough_and_no_others() {
     const DAY_MS: i64 = 86_400_000;
     let on_disk = OnDisk::with(TapLogSettings { keep: None, ..one_partition() });
