@@ -6,9 +6,9 @@
 
 use std::io::IsTerminal as _;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -25,6 +25,11 @@ pub(crate) const LEVEL_VARIABLE: &str = "GATEBELL_LOG";
 /// When the filter is no filter, or logging was started before.
 pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let level = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| level.to_owned());
+    ensure!(
+        is_filter(&level),
+        "{level:?} is no filter for logs; allowed: error, warn, info, debug, trace or off, or by module, \
+         such as \"gatebell_engine=debug,info\""
+    );
     let filter = EnvFilter::try_new(&level).with_context(|| format!("{level:?} is no filter for logs"))?;
     let lines = match format {
         LogFormat::Text => tracing_subscriber::fmt::layer()
@@ -43,6 +48,36 @@ pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     tracing_subscriber::registry().with(filter).with(lines).try_init().context("cannot start logging")
 }
 
+/// Whether `text` is a filter for logs. A word alone must be a level: taken for the name of a module, as the library takes
+/// it, a misspelt level would turn every log off.
+pub(crate) fn is_filter(text: &str) -> bool {
+    let alone = |part: &&str| !part.contains(['=', '[']);
+    EnvFilter::try_new(text).is_ok()
+        && text.split(',').filter(alone).all(|word| word.parse::<LevelFilter>().is_ok())
+}
+
 fn may_be_logged(event: &Metadata<'_>) -> bool {
     event.target().starts_with(OWN) || *event.level() <= Level::WARN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `level = "loud"` was taken for a module's name, and the service said nothing any more, not even its errors.
+    #[test]
+    fn a_misspelt_level_is_no_filter() {
+        for (text, is) in [
+            ("info", true),
+            ("WARN", true),
+            ("off", true),
+            ("gatebell_engine=debug,info", true),
+            ("loud", false),
+            ("inof", false),
+            ("gatebell_engine=debug,inof", false),
+            ("gatebell=loud", false),
+        ] {
+            assert_eq!(is_filter(text), is, "{text}");
+        }
+    }
 }

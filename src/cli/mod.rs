@@ -243,16 +243,22 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// `error: …`, then its causes; mistakes in the configuration with line and caret.
 fn show(error: &anyhow::Error) {
-    eprintln!("error: {error}");
+    // Where nobody reads any more, there is nobody to tell that it could not be said.
+    let _unread = write_error(error, &mut io::stderr().lock());
+}
+
+fn write_error(error: &anyhow::Error, out: &mut impl io::Write) -> io::Result<()> {
+    writeln!(out, "error: {error}")?;
     for cause in error.chain().skip(1) {
         // A cause may have a line a mistake.
         for (position, line) in cause.to_string().lines().enumerate() {
-            eprintln!("  {} {line}", if position == 0 { "because:" } else { "        " });
+            writeln!(out, "  {} {line}", if position == 0 { "because:" } else { "        " })?;
         }
     }
     if let Some(mistakes) = error.chain().find_map(|cause| cause.downcast_ref::<ConfigurationMistakes>()) {
-        eprintln!("{}", mistakes.drawn());
+        writeln!(out, "{}", mistakes.drawn())?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

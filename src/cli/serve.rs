@@ -65,6 +65,8 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let term_name = term.name.clone();
+    let today = term.day_of(super::now());
+    let serves_today = term.days.contains(today);
     let clock = Arc::new(SystemClock::new());
     let service = Service::start(configuration, directory, term, clock, metrics).await?;
     let addresses = service.addresses();
@@ -78,6 +80,12 @@ async fn serve(
         metrics = %addresses.metrics,
         "listening"
     );
+    if !serves_today {
+        tracing::warn!(
+            term = %term_name, %today,
+            "today is outside the term: every tap will be without school; --term serves another one"
+        );
+    }
     let ended = until_stopped(service, &mut signals).await;
     drop(listeners_file);
     ended

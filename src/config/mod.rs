@@ -200,7 +200,7 @@ impl Logs {
         });
         let level =
             section.text("level", "a filter, such as \"info\" or \"gatebell_engine=debug,info\"", |text| {
-                text.parse::<tracing_subscriber::EnvFilter>().is_ok().then(|| text.to_owned())
+                crate::logs::is_filter(text).then(|| text.to_owned())
             });
         section.end();
         Self { format: format.unwrap_or(LogFormat::Text), level: level.unwrap_or_else(|| "info".to_owned()) }

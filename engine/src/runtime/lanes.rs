@@ -586,15 +586,16 @@ impl Lane {
             wakes.push(first.due.saturating_sub(now));
         }
         let has_work = !self.queue.is_empty() || !self.ready.is_empty();
-        if has_work && !self.stopping {
-            if let Some((until, _)) = &self.paused
-                && *until > now
-            {
-                wakes.push(*until - now);
-            }
-            if !self.context.vitals.may_send() {
-                wakes.push(HOLD_CHECK);
-            }
+        if has_work
+            && !self.stopping
+            && let Some((until, _)) = &self.paused
+            && *until > now
+        {
+            wakes.push(*until - now);
+        }
+        // Also without work: an idle lane that may send again must say so.
+        if !self.stopping && !self.context.vitals.may_send() {
+            wakes.push(HOLD_CHECK);
         }
         let deadlines = [self.queue.first_deadline(), self.ready.first_deadline()];
         if let Some(deadline) = deadlines.into_iter().flatten().min() {

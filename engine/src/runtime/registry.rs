@@ -42,6 +42,9 @@ impl RegistryFollower {
                 }
             }
         }
+        if self.index.version() == 0 {
+            self.status.trouble("city", &"no city is imported, so that every card is unknown; import one");
+        }
         tracing::info!(version = self.index.version(), "the registry is loaded");
     }
 
@@ -61,6 +64,9 @@ impl RegistryFollower {
             tokio::task::yield_now().await;
         }
         self.vitals.registry_confirmed(asked_at);
+        if self.index.version() > 0 {
+            self.status.recovered("city");
+        }
         self.status.recovered("registry");
         Ok(changed)
     }

@@ -117,7 +117,7 @@ impl LaneStatus {
                 tracing::error!(lane = %self.name, reason, "the gateway takes nothing; the lane waits and tries again");
             }
             LaneState::Holding => {
-                tracing::warn!(lane = %self.name, "the lane holds until its process is confirmed");
+                tracing::info!(lane = %self.name, "the lane holds until its process is confirmed");
             }
             LaneState::Throttled => {
                 tracing::info!(lane = %self.name, "the gateway says that the lane is too fast");
@@ -369,7 +369,7 @@ impl Status {
         metrics::counter!("gatebell_port_errors_total", "port" => what).increment(1);
         let mut troubles = locked(&self.troubles);
         if troubles.get(what) != Some(&why) {
-            tracing::error!(what, why, "holding what is there and trying again");
+            tracing::error!(what, why, "something is missing; the engine holds what it has and looks again");
             troubles.insert(what, why);
         }
     }
