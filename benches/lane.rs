@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use gatebell_engine::lane::limiter::Limiter;
@@ -43,7 +44,7 @@ fn lane(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
-    let limiter = Limiter::new(u32::MAX, u32::MAX, Arc::new(SystemClock::new()));
+    let limiter = Limiter::new(Duration::from_nanos(1), u32::MAX, Arc::new(SystemClock::new()));
     criterion.bench_function("limiter: one permit", |bencher| bencher.iter(|| black_box(limiter.take(1))));
 }
 

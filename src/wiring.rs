@@ -29,6 +29,7 @@ use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::ledger::Ledger;
 use gatebell_engine::ports::receipts::ReceiptLog;
+use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::registry::Entry;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
@@ -111,6 +112,7 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
         ledger: store.ledger(),
         receipts: store.receipts(),
         registry: Box::new(EmbeddedRegistryFeed::open(directory)?),
+        seats: Arc::new(OnlySeat),
         channels,
         clock,
     };

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile, Message, Su
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
 use gatebell_engine::ports::ledger::Ledger;
 use gatebell_engine::ports::receipts::Receipt;
+use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::registry::ReaderDirection;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
@@ -115,6 +117,7 @@ impl World {
                 rate_per_s: 100,
                 burst: 1,
                 window: 2,
+                shared_by: NonZeroU32::MIN,
                 batch_max: 1,
                 queue_max: 100,
                 submit_timeout: SUBMIT_TIMEOUT,
@@ -136,6 +139,7 @@ impl World {
             ledger: Arc::new(self.ledger.clone()),
             receipts: Arc::new(self.receipts.connect(Faults::none())),
             registry: Box::new(self.registry.connect(Faults::none())),
+            seats: Arc::new(OnlySeat),
             channels: vec![lane("app", Channel::App, false), lane("sms", Channel::Sms, self.gives_receipts)],
             clock: Arc::clone(&self.clock),
         };

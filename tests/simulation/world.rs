@@ -1,5 +1,6 @@
 //! One simulated day: the city, its gateways, and an engine process that crashes and is started again.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::notice::Channel;
 use gatebell_engine::ports::channel::LaneProfile;
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
+use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::registry::CHANGE_LEAD;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
@@ -72,6 +74,7 @@ fn profile(name: &str, channel: Channel, gives_receipts: bool) -> LaneProfile {
         rate_per_s: if sms { SMS_RATE_PER_S } else { 100 },
         burst: if sms { SMS_BURST } else { 20 },
         window: SMS_WINDOW,
+        shared_by: NonZeroU32::MIN,
         batch_max: if sms { 3 } else { 10 },
         queue_max: 40,
         submit_timeout: Duration::from_secs(10),
@@ -148,6 +151,7 @@ impl World {
             ledger: Arc::new(self.ledger.connect(self.faults.clone())),
             receipts: Arc::new(self.receipts.connect(self.faults.clone())),
             registry: Box::new(self.registry.connect(self.faults.clone())),
+            seats: Arc::new(OnlySeat),
             channels: vec![
                 Arc::new(self.sms.connect(self.faults.clone())),
                 Arc::new(self.app.connect(self.faults.clone())),

@@ -53,6 +53,7 @@
 pub mod signature;
 mod wire;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,7 @@ pub fn profile(name: LaneName, rate_per_s: u32) -> LaneProfile {
         rate_per_s,
         burst: 200,
         window: 8,
+        shared_by: NonZeroU32::MIN,
         batch_max: 200,
         queue_max: 1_000_000,
         submit_timeout: Duration::from_secs(10),

@@ -24,7 +24,7 @@ impl GovernorClock for MonotonicClock {
     }
 }
 
-/// A token bucket over one gateway's rate.
+/// A token bucket over this process's share of one gateway's rate.
 #[derive(Debug)]
 pub struct Limiter {
     bucket: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Nanos>>,
@@ -32,14 +32,15 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// At most `rate_per_s` messages a second, evenly, and `burst` at once after a pause. Starts empty: whoever restarts
-    /// must not grant a second burst within the same window.
-    pub fn new(rate_per_s: u32, burst: u32, clock: Arc<dyn Clock>) -> Self {
-        let rate = NonZeroU32::new(rate_per_s).unwrap_or(NonZeroU32::MIN);
+    /// One message each `interval` on the average, and `burst` at once after a pause. Starts empty: whoever restarts must
+    /// not grant a second burst within the same window.
+    pub fn new(interval: Duration, burst: u32, clock: Arc<dyn Clock>) -> Self {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let clock = MonotonicClock(clock);
-        let bucket =
-            RateLimiter::direct_with_clock(Quota::per_second(rate).allow_burst(burst), clock.clone());
+        let quota = Quota::with_period(interval.max(Duration::from_nanos(1)))
+            .expect("the interval is not zero")
+            .allow_burst(burst);
+        let bucket = RateLimiter::direct_with_clock(quota, clock.clone());
         // The whole burst fits by definition, so taking it cannot be refused.
         let _emptied = bucket.check_n(burst);
         Self { bucket, clock }
@@ -67,7 +68,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_fresh_limiter_starts_empty() {
-        let limiter = Limiter::new(10, 5, clock());
+        let limiter = Limiter::new(Duration::from_millis(100), 5, clock());
         assert!(limiter.take(5).is_err());
         tokio::time::advance(Duration::from_millis(100)).await;
         assert_eq!(limiter.take(5), Ok(1));
@@ -75,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_window_holds_more_than_rate_and_burst() {
-        let limiter = Limiter::new(100, 7, clock());
+        let limiter = Limiter::new(Duration::from_millis(10), 7, clock());
         let mut sent_at_ms = Vec::new();
         for step in 0..4000u64 {
             // An uneven caller: sometimes busy, sometimes away for long.
@@ -100,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_wait_it_names_is_enough() {
-        let limiter = Limiter::new(30, 1, clock());
+        let limiter = Limiter::new(Duration::from_nanos(33_333_334), 1, clock());
         for _ in 0..50 {
             if let Err(wait) = limiter.take(1) {
                 tokio::time::advance(wait).await;

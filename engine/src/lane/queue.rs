@@ -93,6 +93,18 @@ impl<T> LaneQueue<T> {
         heap.pop().map(|Reverse(ranked)| ranked.item)
     }
 
+    /// Takes out every item for which `goes` holds, in no particular order. Looks at all of them.
+    pub fn extract(&mut self, mut goes: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut extracted = Vec::new();
+        for heap in &mut self.heaps {
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                std::mem::take(heap).into_vec().into_iter().partition(|Reverse(ranked)| goes(&ranked.item));
+            *heap = BinaryHeap::from(kept);
+            extracted.extend(gone.into_iter().map(|Reverse(ranked)| ranked.item));
+        }
+        extracted
+    }
+
     /// The earliest deadline of all items.
     pub fn first_deadline(&self) -> Option<Timestamp> {
         self.heaps.iter().filter_map(|heap| heap.peek().map(|Reverse(ranked)| ranked.rank.deadline)).min()

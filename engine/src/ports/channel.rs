@@ -1,5 +1,6 @@
 //! Channel connectors: the last step to a gateway or a push backend.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ pub struct LaneProfile {
     pub burst: u32,
     /// Submits in flight at once (a batch is one): the gateway's limit of connections.
     pub window: usize,
+    /// Processes that share rate, burst and window evenly, each with a seat of its own.
+    pub shared_by: NonZeroU32,
     /// Messages in one submit.
     pub batch_max: usize,
     /// Messages waiting in memory; at this hard limit the partition that overflows it pauses.
@@ -36,6 +39,26 @@ pub struct LaneProfile {
     pub deduplicates_for: Option<Duration>,
     /// How long after a submit the gateway is asked for a receipt that has not come; `None`: it cannot be asked.
     pub poll_after: Option<Duration>,
+}
+
+impl LaneProfile {
+    /// This process's share of the burst: at least 1, so no more may share than the burst has messages.
+    pub fn burst_share(&self) -> u32 {
+        (self.burst / self.shared_by).max(1)
+    }
+
+    /// This process's share of the window: at least 1, so no more may share than the gateway takes at once.
+    pub fn window_share(&self) -> usize {
+        let shared_by = usize::try_from(self.shared_by.get()).unwrap_or(usize::MAX);
+        (self.window / shared_by).max(1)
+    }
+
+    /// From one message of this process to the next, at its share of the rate; rounded up, so that all together never
+    /// exceed it.
+    pub fn message_interval(&self) -> Duration {
+        let nanos = 1_000_000_000 * u64::from(self.shared_by.get());
+        Duration::from_nanos(nanos.div_ceil(u64::from(self.rate_per_s.max(1))))
+    }
 }
 
 /// One message, ready to leave.

@@ -89,11 +89,12 @@ pub trait Ledger: Send + Sync {
         notice: NoticeId,
     ) -> Result<Vec<LedgerEntry>, PortError>;
 
-    /// Notices of `lane` from day `since` on that are submitted and have no end yet: their last `submitted` entry, oldest
-    /// first, at most `limit`, only those after `after` in that order: the last entry of the page before, which may have
-    /// met its end meanwhile.
+    /// Notices of `partition` and `lane` from day `since` on that are submitted and have no end yet: their last `submitted`
+    /// entry, oldest first, at most `limit`, only those after `after` in that order: the last entry of the page before,
+    /// which may have met its end meanwhile.
     async fn awaiting_receipt(
         &self,
+        partition: u32,
         lane: &LaneName,
         since: Day,
         after: Option<&LedgerEntry>,

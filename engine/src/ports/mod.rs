@@ -8,6 +8,7 @@ pub mod clock;
 pub mod ledger;
 pub mod receipts;
 pub mod registry_feed;
+pub mod seats;
 pub mod tap_log;
 
 /// Why a port could not do what was asked. The engine holds what it has, says so, and asks again; nothing is lost.

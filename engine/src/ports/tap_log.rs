@@ -1,5 +1,7 @@
 //! The tap log: durable taps, partitioned by card, with one owner a partition.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -39,19 +41,24 @@ pub enum TapLogEvent {
         /// is the lag.
         end: u64,
     },
-    /// The partition is about to go to another owner; what is settled may still be committed.
+    /// These partitions are about to go to other owners. What is settled may still be committed; the log hands them over
+    /// when [`TapLog::next`] is called again.
     Revoked {
-        /// The partition.
-        partition: u32,
+        /// The partitions.
+        partitions: Vec<u32>,
     },
-    /// The partition already has another owner: commit nothing.
+    /// These partitions may have other owners already: commit nothing.
     Lost {
-        /// The partition.
-        partition: u32,
+        /// The partitions.
+        partitions: Vec<u32>,
     },
-    /// The assignment was confirmed just now. Comes at least every second while all is well, so that a process that was
-    /// asleep can tell that it no longer knows what it owns.
-    Confirmed,
+    /// The assignment was confirmed. Comes at least every second while all is well, so that a process that was asleep can
+    /// tell that it no longer knows what it owns.
+    Confirmed {
+        /// When the question was asked, on the process's monotonic clock: an answer that lay in a queue while the process
+        /// was asleep must not pass for news.
+        asked_at: Duration,
+    },
 }
 
 /// The reading side of the log. One task owns it.
@@ -81,8 +88,8 @@ pub trait TapLog: Send {
     /// Goes on with a paused partition, where it stopped.
     fn resume(&mut self, partition: u32);
 
-    /// Makes `offset` the committed offset of the partition: everything below it is settled. Durable on return.
-    async fn commit(&mut self, partition: u32, offset: u64) -> Result<(), PortError>;
+    /// Makes each offset the committed one of its partition: everything below it is settled. Durable on return.
+    async fn commit(&mut self, settled: &[(u32, u64)]) -> Result<(), PortError>;
 }
 
 /// A tap on its way into the log.

@@ -13,22 +13,20 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::pending::{Delayed, INTAKE_MAX, Pending};
 use super::sending::{self, Answered, ClaimStep, LaneContext};
 use super::status::LaneState;
-use super::tenure::Tenure;
 use crate::lane::attempt::{LanePause, NextStep};
 use crate::lane::limiter::Limiter;
-use crate::lane::queue::{LaneQueue, Rank};
-use crate::ledger::{Claim, ClaimStamp, Event, LedgerEntry};
-use crate::notice::{Channel, Notice, Priority};
+use crate::lane::queue::LaneQueue;
+use crate::ledger::{Event, LedgerEntry};
+use crate::notice::{Notice, Priority};
 use crate::shard::NoticeStart;
 use crate::time::Timestamp;
 
-/// Notices between a shard and a lane's queue.
-const INTAKE_MAX: usize = 1024;
 /// Entries in one append to the ledger.
 const FLUSH_ENTRIES_MAX: usize = 1000;
 /// Ended notices whose entries wait for the ledger; beyond that the lane sends nothing new.
@@ -39,105 +37,6 @@ const LEDGER_RETRY: Duration = Duration::from_millis(500);
 const HOLD_CHECK: Duration = Duration::from_millis(100);
 /// Claims ahead of need cover so much of the rate, so that the ledger's latency costs no throughput.
 const CLAIM_AHEAD_MS: u64 = 500;
-
-/// A notice in a lane.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) notice: Notice,
-    pub(crate) start: NoticeStart,
-    pub(crate) tenure: Arc<Tenure>,
-    /// When its tap was read from the log, on the monotonic clock.
-    pub(crate) read_at: Duration,
-    /// The claim as we last wrote it, if any (SMS).
-    pub(crate) claim: Option<Claim>,
-    /// What the next claim must replace, if anything.
-    pub(crate) expected: Option<ClaimStamp>,
-    /// The attempt that the next claim is for, from 1.
-    pub(crate) attempt: u32,
-    /// Requests made so far.
-    pub(crate) tries: u32,
-    /// Whether the current attempt may have reached the gateway.
-    pub(crate) in_doubt: bool,
-}
-
-impl Pending {
-    pub(crate) fn new(notice: Notice, start: NoticeStart, tenure: Arc<Tenure>, read_at: Duration) -> Self {
-        Self {
-            notice,
-            start,
-            tenure,
-            read_at,
-            claim: None,
-            expected: None,
-            attempt: 1,
-            tries: 0,
-            in_doubt: false,
-        }
-    }
-
-    /// Whose predecessor may have sent it: until its claim is taken over, nobody knows.
-    pub(crate) fn in_doubt(self) -> Self {
-        Self { in_doubt: true, ..self }
-    }
-
-    pub(crate) fn rank(&self) -> Rank {
-        Rank { priority: self.notice.kind.priority(), deadline: self.notice.deadline }
-    }
-
-    fn settle(&self) {
-        self.tenure.settle(self.notice.position.offset);
-    }
-}
-
-/// The lanes' intakes, by channel.
-#[derive(Clone)]
-pub(crate) struct LaneIntakes {
-    senders: [mpsc::Sender<Pending>; Channel::ALL.len()],
-}
-
-impl LaneIntakes {
-    /// `senders` in the order of [`Channel::ALL`].
-    pub(crate) fn new(senders: [mpsc::Sender<Pending>; Channel::ALL.len()]) -> Self {
-        Self { senders }
-    }
-
-    pub(crate) fn of(&self, channel: Channel) -> &mpsc::Sender<Pending> {
-        let place = Channel::ALL.iter().position(|known| *known == channel).expect("ALL names every channel");
-        &self.senders[place]
-    }
-}
-
-/// A channel between shards and one lane.
-pub(crate) fn intake() -> (mpsc::Sender<Pending>, mpsc::Receiver<Pending>) {
-    mpsc::channel(INTAKE_MAX)
-}
-
-/// Waiting for its time to be tried again.
-struct Delayed {
-    due: Duration,
-    sequence: u64,
-    item: Pending,
-}
-
-impl PartialEq for Delayed {
-    fn eq(&self, other: &Self) -> bool {
-        (self.due, self.sequence) == (other.due, other.sequence)
-    }
-}
-
-impl Eq for Delayed {}
-
-impl PartialOrd for Delayed {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Delayed {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.due, self.sequence).cmp(&(other.due, other.sequence))
-    }
-}
 
 /// An ended notice whose entry is not durable yet.
 struct Finished {
@@ -156,6 +55,8 @@ enum Pause {
 pub(crate) struct Lane {
     context: Arc<LaneContext>,
     intake: mpsc::Receiver<Pending>,
+    /// Says when tenures have ended.
+    endings: watch::Receiver<u64>,
     limiter: Limiter,
     queue: LaneQueue<Pending>,
     delayed: BinaryHeap<Reverse<Delayed>>,
@@ -173,12 +74,18 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(context: Arc<LaneContext>, intake: mpsc::Receiver<Pending>) -> Self {
+    pub(crate) fn new(
+        context: Arc<LaneContext>,
+        intake: mpsc::Receiver<Pending>,
+        endings: watch::Receiver<u64>,
+    ) -> Self {
         let profile = context.connector.profile();
-        let limiter = Limiter::new(profile.rate_per_s, profile.burst, Arc::clone(&context.clock));
+        let limiter =
+            Limiter::new(profile.message_interval(), profile.burst_share(), Arc::clone(&context.clock));
         Self {
             context,
             intake,
+            endings,
             limiter,
             queue: LaneQueue::default(),
             delayed: BinaryHeap::new(),
@@ -221,6 +128,7 @@ impl Lane {
                     self.flushing = None;
                     flushed.iter().for_each(|finished| finished.item.settle());
                 }
+                Ok(()) = self.endings.changed(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
                     if arrived == 0 {
                         self.stop();
@@ -265,9 +173,22 @@ impl Lane {
         }
     }
 
-    /// Gives a claim back that was certainly not used, so that its successor need not wait or doubt.
+    /// Drops what belongs to partitions that are no longer ours: its next owner has it from the log.
+    fn let_go(&mut self) {
+        let gone = |item: &Pending| item.tenure.has_ended();
+        let (ended, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.delayed).into_iter().partition(|Reverse(delayed)| gone(&delayed.item));
+        self.delayed = BinaryHeap::from(kept);
+        let mut dropped: Vec<Pending> = ended.into_iter().map(|Reverse(delayed)| delayed.item).collect();
+        dropped.extend(self.queue.extract(gone));
+        dropped.extend(self.ready.extract(gone));
+        dropped.into_iter().for_each(|item| self.release(item));
+    }
+
+    /// Gives a claim back that was certainly not used, so that its successor need not wait or doubt. Also after the tenure
+    /// has ended: whoever has taken the claim over meanwhile has changed it, and keeps it.
     fn release(&mut self, item: Pending) {
-        if item.claim.is_some() && !item.in_doubt && !item.tenure.has_ended() {
+        if item.claim.is_some() && !item.in_doubt {
             let context = Arc::clone(&self.context);
             // Not settled: the notice is still owed. The future only keeps the lane from ending too early.
             self.claiming.push(Box::pin(async move {
@@ -297,8 +218,12 @@ impl Lane {
         }
     }
 
-    /// Ends whatever has outlived its use (N4); what is delayed comes back by its deadline and ends then.
+    /// Ends whatever has outlived its use (N4); what is delayed comes back by its deadline and ends then. Not while the
+    /// partitions may have other owners: what has expired here may have been delivered there.
     fn end_expired(&mut self) {
+        if !self.context.vitals.assignment_is_fresh() {
+            return;
+        }
         let now = self.context.clock.now();
         while let Some(item) = self.queue.pop_expired(now) {
             self.expire(item);
@@ -340,8 +265,9 @@ impl Lane {
 
     fn claim_ahead_max(&self) -> usize {
         let profile = self.context.connector.profile();
-        let burst = usize::try_from(profile.burst).unwrap_or(usize::MAX);
-        let ahead = u64::from(profile.rate_per_s) * CLAIM_AHEAD_MS / 1000;
+        let burst = usize::try_from(profile.burst_share()).unwrap_or(usize::MAX);
+        let ahead =
+            u64::from(profile.rate_per_s) * CLAIM_AHEAD_MS / 1000 / u64::from(profile.shared_by.get());
         usize::try_from(ahead).unwrap_or(usize::MAX).max(profile.batch_max.min(burst)).max(8)
     }
 
@@ -390,7 +316,7 @@ impl Lane {
 
     fn take_claim(&mut self, item: Pending, step: ClaimStep) {
         match step {
-            ClaimStep::Ready if self.stopping => self.release(item),
+            ClaimStep::Ready if self.stopping || item.tenure.has_ended() => self.release(item),
             ClaimStep::Ready => self.ready.push(item.rank(), item),
             ClaimStep::SentElsewhere => self.end(item, Event::Suppressed, Some("sent_elsewhere")),
             ClaimStep::AlreadySettled => item.settle(),
@@ -429,7 +355,7 @@ impl Lane {
         if self.stopping {
             return None;
         }
-        let window = self.context.connector.profile().window;
+        let window = self.context.connector.profile().window_share();
         let batch_max = self.context.connector.profile().batch_max;
         while !self.ready.is_empty() && self.may_send() {
             // A gateway that was down gets one message at a time until it takes one.
@@ -466,6 +392,7 @@ impl Lane {
         while batch.len() < wanted {
             let Some(item) = self.ready.pop() else { break };
             if item.tenure.has_ended() {
+                self.release(item);
                 continue;
             }
             let now = self.context.clock.now();
@@ -598,7 +525,10 @@ impl Lane {
             wakes.push(HOLD_CHECK);
         }
         let deadlines = [self.queue.first_deadline(), self.ready.first_deadline()];
-        if let Some(deadline) = deadlines.into_iter().flatten().min() {
+        // While the assignment is not confirmed nothing is ended, and the lane looks again by HOLD_CHECK.
+        if let Some(deadline) = deadlines.into_iter().flatten().min()
+            && self.context.vitals.assignment_is_fresh()
+        {
             wakes.push(self.context.clock.real_time_until(deadline) + Duration::from_millis(1));
         }
         wakes.into_iter().min()

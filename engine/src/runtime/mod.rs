@@ -7,20 +7,24 @@
 //! | dispatcher | the tap log; what is committed | [`shards`] |
 //! | one a partition | its shard's day state | [`shards`] |
 //! | one a lane | its queue, limiter and window | [`lanes`], [`sending`] |
-//! | receipts | the place in the receipt log | [`receipts`] |
+//! | one a partition, too | the place in its receipts | [`receipts`] |
 //! | one a lane with receipts | asking the gateway | [`polling`] |
 //! | registry follower | the registry feed | [`registry`] |
+//! | seat keeper | this process's seat | [`seat`] |
 //!
 //! Shared are the index (concurrent by itself), one [`Tenure`](tenure::Tenure) a partition, and figures. Every queue has a
 //! limit; where one is full its producer waits, and nothing is dropped. All tasks belong to [`Engine::run`]: when that
 //! future is dropped they end at once, which is what a crash looks like from inside.
 
 mod charging;
+mod holdings;
 mod lanes;
+mod pending;
 mod polling;
 mod receipts;
 mod recovery;
 mod registry;
+mod seat;
 mod sending;
 mod settling;
 mod shards;
@@ -45,12 +49,16 @@ use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
 use crate::ports::receipts::ReceiptLog;
 use crate::ports::registry_feed::RegistryFeed;
+use crate::ports::seats::Seats;
 use crate::ports::tap_log::TapLog;
 use crate::template::Templates;
 use crate::term::Term;
-use lanes::{Lane, LaneIntakes};
+use holdings::Holdings;
+use lanes::Lane;
+use pending::{LaneIntakes, Pending};
 use receipts::ReceiptContext;
 use registry::RegistryFollower;
+use seat::SeatContext;
 use sending::LaneContext;
 use settling::Settling;
 use shards::{Dispatcher, ShardContext};
@@ -70,6 +78,8 @@ pub struct Ports {
     pub receipts: Arc<dyn ReceiptLog>,
     /// Who is owed what.
     pub registry: Box<dyn RegistryFeed>,
+    /// This process's share of the gateways' rates.
+    pub seats: Arc<dyn Seats>,
     /// One connector a channel on offer.
     pub channels: Vec<Arc<dyn ChannelConnector>>,
     /// Time.
@@ -183,10 +193,18 @@ impl Engine {
         let mut lanes = JoinSet::new();
         let mut services = JoinSet::new();
         services.spawn(follower.run(stop_services.clone()));
+        let seat = SeatContext {
+            seats: ports.seats,
+            clock: Arc::clone(&ports.clock),
+            vitals: Arc::clone(&vitals),
+            status: Arc::clone(&status),
+        };
+        services.spawn(seat::run(seat, stop_services.clone()));
 
         let settling = Arc::new(Settling::default());
+        let holdings = Arc::new(Holdings::default());
         let (unserved, _) = mpsc::channel(1);
-        let mut intakes: [mpsc::Sender<lanes::Pending>; Channel::ALL.len()] =
+        let mut intakes: [mpsc::Sender<Pending>; Channel::ALL.len()] =
             std::array::from_fn(|_| unserved.clone());
         for connector in ports.channels {
             let profile = connector.profile().clone();
@@ -204,15 +222,16 @@ impl Engine {
                 lane_status,
                 settling: Arc::clone(&settling),
             });
-            let (sender, intake) = lanes::intake();
+            let (sender, intake) = pending::intake();
             for (place, channel) in Channel::ALL.iter().enumerate() {
                 if *channel == profile.channel {
                     intakes[place] = sender.clone();
                 }
             }
-            lanes.spawn(Lane::new(Arc::clone(&context), intake).run(stop_lanes.clone()));
+            lanes.spawn(Lane::new(Arc::clone(&context), intake, holdings.endings()).run(stop_lanes.clone()));
             if profile.gives_receipts {
-                services.spawn(polling::run(context, Arc::clone(&ports.receipts), stop_services.clone()));
+                let receipts = Arc::clone(&ports.receipts);
+                services.spawn(polling::run(context, Arc::clone(&holdings), receipts, stop_services.clone()));
             }
         }
         let receipts = ReceiptContext {
@@ -223,7 +242,6 @@ impl Engine {
             status: Arc::clone(&status),
             settling,
         };
-        services.spawn(receipts::run(receipts, stop_services.clone()));
 
         let context = Arc::new(ShardContext {
             term: Arc::clone(&settings.term),
@@ -232,6 +250,8 @@ impl Engine {
             clock: Arc::clone(&ports.clock),
             status: Arc::clone(&status),
             vitals: Arc::clone(&vitals),
+            holdings,
+            receipts: Arc::new(receipts),
             lanes: LaneIntakes::new(intakes),
             room: Notify::new(),
         });
@@ -256,6 +276,7 @@ impl Engine {
             lanes.shutdown().await;
         }
         dispatcher.commit_settled().await;
+        dispatcher.end_all().await;
         stop_services.cancel();
         if tokio::time::timeout(settings.stop_drain, all_ended(&mut services)).await.is_err() {
             services.shutdown().await;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::holdings::Holdings;
 use super::retrying;
 use super::sending::LaneContext;
+use super::tenure::Tenure;
 use crate::ids::NoticeId;
 use crate::ledger::{Event, LedgerEntry};
 use crate::ports::receipts::{ReceiptLog, ReceiptStatus};
@@ -38,27 +40,39 @@ struct NextAsk {
 /// What was asked for and has not come: a phone that is off for a day must not be asked for every round.
 type Asked = BTreeMap<NoticeId, NextAsk>;
 
-/// Polls one lane's gateway until `stop`.
-pub(crate) async fn run(context: Arc<LaneContext>, receipts: Arc<dyn ReceiptLog>, stop: CancellationToken) {
+/// Polls one lane's gateway about the partitions that are ours, until `stop`.
+pub(crate) async fn run(
+    context: Arc<LaneContext>,
+    holdings: Arc<Holdings>,
+    receipts: Arc<dyn ReceiptLog>,
+    stop: CancellationToken,
+) {
     let Some(poll_after) = context.connector.profile().poll_after else { return };
-    let mut asked = Asked::new();
+    let mut asked: BTreeMap<u32, Asked> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(ROUND_EVERY) => {}
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            still_asked = round(&context, &*receipts, poll_after, &asked) => asked = still_asked,
+        let tenures = holdings.all();
+        asked.retain(|partition, _| tenures.iter().any(|tenure| tenure.partition() == *partition));
+        for tenure in tenures {
+            let asked = asked.entry(tenure.partition()).or_default();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tenure.over() => {}
+                still_asked = round(&context, &tenure, &*receipts, poll_after, asked) => *asked = still_asked,
+            }
         }
     }
 }
 
-/// One look at all that awaits a receipt; what is to be asked for again, and when.
+/// One look at all of a partition that awaits a receipt; what is to be asked for again, and when.
 async fn round(
     context: &LaneContext,
+    tenure: &Tenure,
     receipts: &dyn ReceiptLog,
     poll_after: Duration,
     asked: &Asked,
@@ -72,6 +86,7 @@ async fn round(
     loop {
         let page = retrying(&context.status, "ledger", || {
             context.ledger.awaiting_receipt(
+                tenure.partition(),
                 &context.connector.profile().name,
                 since,
                 last.as_ref(),
@@ -136,8 +151,11 @@ fn looks_back_to(term: &Term, now: Timestamp) -> Day {
     lately.min(term.first_day)
 }
 
-/// Ends what nobody will ever hear of.
+/// Ends what nobody will ever hear of, unless the partition may have another owner, who will end it.
 async fn give_up(context: &LaneContext, page: &[LedgerEntry], now: Timestamp) {
+    if !context.vitals.assignment_is_fresh() {
+        return;
+    }
     let too_old = now.minus(RECEIPT_PATIENCE);
     for entry in page.iter().filter(|entry| entry.time < too_old) {
         let _settling = context.settling.of(entry.notice).await;

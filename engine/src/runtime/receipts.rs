@@ -1,4 +1,6 @@
-//! Settles receipts: reads the receipt log in order, writes what it proves to the ledger, charges.
+//! Settles receipts: reads an owned partition's receipts in order, writes what they prove to the ledger, charges.
+//!
+//! One task an owned partition; it ends with the tenure, and its successor reads on from the last commit.
 //!
 //! Receipts may come in any order, repeated, late, and before the submit's own answer; the totals are the same (B3). Only
 //! proof of delivery overturns *failed* or *expired*; nothing overturns *delivered* (N1).
@@ -7,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio_util::sync::CancellationToken;
 
 use super::settling::Settling;
 use super::status::Status;
+use super::tenure::Tenure;
 use super::{PORT_RETRY, charging, retrying};
 use crate::ledger::{Event, LedgerEntry};
 use crate::ports::clock::Clock;
@@ -48,20 +50,31 @@ pub(crate) enum Settlement {
     Mismatched,
 }
 
-/// Settles receipts until `stop`.
-pub(crate) async fn run(context: ReceiptContext, stop: CancellationToken) {
-    let mut done = retrying(&context.status, "receipts", || context.receipts.committed()).await;
+/// Settles the receipts of one partition for as long as it is ours.
+pub(crate) async fn run(context: Arc<ReceiptContext>, tenure: Arc<Tenure>) {
+    let partition = tenure.partition();
+    tokio::select! {
+        biased;
+        () = tenure.over() => {}
+        () = settle_on(&context, partition) => {}
+    }
+    context.receipts.release(partition);
+}
+
+/// Settles without an end. What is being settled when this is dropped is settled again by the next owner: that changes
+/// nothing.
+async fn settle_on(context: &ReceiptContext, partition: u32) {
+    let mut done = retrying(&context.status, "receipts", || context.receipts.committed(partition)).await;
     let mut parked = tokio::time::interval(PARKED_EVERY);
     parked.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
-            _ = parked.tick() => retry_parked(&context).await,
-            read = context.receipts.read(done, BATCH_MAX) => match read {
+            _ = parked.tick() => retry_parked(context, partition).await,
+            read = context.receipts.read(partition, done, BATCH_MAX) => match read {
                 Ok(receipts) => {
                     context.status.recovered("receipts");
-                    done = settle_all(&context, receipts, done).await;
+                    done = settle_all(context, partition, receipts, done).await;
                 }
                 Err(cause) => {
                     context.status.trouble("receipts", &cause);
@@ -72,7 +85,12 @@ pub(crate) async fn run(context: ReceiptContext, stop: CancellationToken) {
     }
 }
 
-async fn settle_all(context: &ReceiptContext, receipts: Vec<LoggedReceipt>, done: u64) -> u64 {
+async fn settle_all(
+    context: &ReceiptContext,
+    partition: u32,
+    receipts: Vec<LoggedReceipt>,
+    done: u64,
+) -> u64 {
     let last = receipts.last().map_or(done, |logged| logged.sequence);
     let settlements: Vec<(Receipt, Settlement)> = futures::stream::iter(receipts)
         .map(|logged| async {
@@ -90,13 +108,14 @@ async fn settle_all(context: &ReceiptContext, receipts: Vec<LoggedReceipt>, done
     if !unmatched.is_empty() {
         retrying(&context.status, "receipts", || context.receipts.park(unmatched.clone())).await;
     }
-    retrying(&context.status, "receipts", || context.receipts.commit(last)).await;
+    retrying(&context.status, "receipts", || context.receipts.commit(partition, last)).await;
     last
 }
 
 /// Tries what is parked again; forgets what is settled, contradicted or too old.
-async fn retry_parked(context: &ReceiptContext) {
-    let parked = retrying(&context.status, "receipts", || context.receipts.parked(BATCH_MAX)).await;
+async fn retry_parked(context: &ReceiptContext, partition: u32) {
+    let parked =
+        retrying(&context.status, "receipts", || context.receipts.parked(partition, BATCH_MAX)).await;
     let too_old = context.clock.now().minus(PARKED_FOR);
     let mut over = Vec::new();
     for logged in parked {
@@ -110,7 +129,7 @@ async fn retry_parked(context: &ReceiptContext) {
         }
     }
     if !over.is_empty() {
-        retrying(&context.status, "receipts", || context.receipts.unpark(over.clone())).await;
+        retrying(&context.status, "receipts", || context.receipts.unpark(partition, over.clone())).await;
     }
 }
 

@@ -10,21 +10,11 @@
 use std::collections::HashSet;
 
 use super::shards::ShardContext;
-use super::status::Status;
 use super::{charging, retrying};
 use crate::ids::NoticeId;
 use crate::ledger::{ClaimKey, ClaimState, Event, LedgerEntry};
+use crate::ports::PortError;
 use crate::ports::tap_log::TapLog;
-use crate::time::Timestamp;
-
-/// Where a tenure begins.
-#[derive(Debug)]
-pub(crate) struct Recovered {
-    /// Records below this offset are folded silently, the others are decided.
-    pub(crate) live_from: u64,
-    /// What the ledger has of notices of records at or above it.
-    pub(crate) known: KnownNotices,
-}
 
 /// Notices that a former owner has dealt with.
 #[derive(Debug, Default)]
@@ -35,32 +25,27 @@ pub(crate) struct KnownNotices {
     pub(crate) in_doubt: HashSet<NoticeId>,
 }
 
-/// Puts `log` where `partition` must be read from. Tries again until the ports answer.
-pub(crate) async fn recover(
+/// Puts `log` where `partition` must be read from. Returns the offset from which on records are decided; those before it
+/// are folded silently.
+pub(crate) async fn seek(
     log: &mut dyn TapLog,
     context: &ShardContext,
     partition: u32,
     committed: Option<u64>,
-) -> Recovered {
+) -> Result<u64, PortError> {
     let Some(live_from) = committed else {
-        let first = rewind(log, &context.status, partition, None).await;
-        return Recovered { live_from: first, known: known_from(context, partition, first).await };
-    };
-    let received = loop {
-        match log.received_at(partition, live_from).await {
-            Ok(received) => break received,
-            Err(cause) => wait_after(&context.status, &cause).await,
-        }
+        return log.rewind(partition, None).await;
     };
     // Nothing there yet: whatever comes will be received from now on.
-    let received = received.unwrap_or_else(|| context.clock.now());
+    let received = log.received_at(partition, live_from).await?.unwrap_or_else(|| context.clock.now());
     let midnight = context.term.midnight(context.term.day_of(received));
-    rewind(log, &context.status, partition, Some(midnight)).await;
-    Recovered { live_from, known: known_from(context, partition, live_from).await }
+    log.rewind(partition, Some(midnight)).await?;
+    Ok(live_from)
 }
 
-/// What the ledger has from `offset` on; charges what a crash kept from being charged.
-async fn known_from(context: &ShardContext, partition: u32, offset: u64) -> KnownNotices {
+/// What the ledger has from `offset` on; charges what a crash kept from being charged. Tries again until the ledger
+/// answers.
+pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u64) -> KnownNotices {
     let entries = retrying(&context.status, "ledger", || context.ledger.load_from(partition, offset)).await;
     charge_what_is_proven(context, &entries).await;
     let settled: HashSet<NoticeId> =
@@ -101,21 +86,4 @@ async fn charge_what_is_proven(context: &ShardContext, entries: &[LedgerEntry]) 
             charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, entry).await;
         }
     }
-}
-
-async fn rewind(log: &mut dyn TapLog, status: &Status, partition: u32, from: Option<Timestamp>) -> u64 {
-    loop {
-        match log.rewind(partition, from).await {
-            Ok(first) => {
-                status.recovered("tap log");
-                return first;
-            }
-            Err(cause) => wait_after(status, &cause).await,
-        }
-    }
-}
-
-async fn wait_after(status: &Status, cause: &(dyn std::fmt::Display + Sync)) {
-    status.trouble("tap log", cause);
-    tokio::time::sleep(super::PORT_RETRY).await;
 }

@@ -51,9 +51,9 @@ impl RegistryFollower {
     /// Applies everything there is; says whether there was anything.
     async fn catch_up(&mut self) -> Result<bool, PortError> {
         let mut changed = false;
-        let mut asked_at;
+        let mut asked;
         loop {
-            asked_at = self.clock.now();
+            asked = (self.clock.monotonic(), self.clock.now());
             let changes = self.feed.read(self.index.version(), Timestamp::MIN).await?;
             if changes.is_empty() {
                 break;
@@ -63,7 +63,8 @@ impl RegistryFollower {
             // A first import has hundreds of thousands of changes: let others run in between.
             tokio::task::yield_now().await;
         }
-        self.vitals.registry_confirmed(asked_at);
+        let (asked_at, asked_on) = asked;
+        self.vitals.registry_confirmed(asked_at, asked_on);
         if self.index.version() > 0 {
             self.status.recovered("city");
         }

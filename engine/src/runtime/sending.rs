@@ -10,7 +10,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 use futures::future::join_all;
 
-use super::lanes::Pending;
+use super::pending::Pending;
 use super::settling::Settling;
 use super::status::{LaneStatus, Status};
 use super::vitals::Vitals;

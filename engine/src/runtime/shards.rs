@@ -1,19 +1,23 @@
 //! Drives the shards: reads the tap log, gives each owned partition to a task of its own, commits what is settled.
 //!
-//! The one task that owns the log never waits for a shard, a lane or the ledger's queue: a shard that is full has its
-//! partition paused, and the others go on. A partition's task decides batches and hands notices to the lanes; it waits
-//! where a lane is full, and with it only its own partition.
+//! The one task that owns the log never waits for a shard, a lane or the ledger: a shard that is full has its partition
+//! paused, and the others go on. A partition's task reads what the ledger knows, then decides batches and hands notices to
+//! the lanes; it waits where a lane is full, and with it only its own partition. Beside it a task settles the partition's
+//! receipts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lanes::{LaneIntakes, Pending};
-use super::recovery::{self, Recovered};
+use super::holdings::Holdings;
+use super::pending::{LaneIntakes, Pending};
+use super::receipts::{self, ReceiptContext};
+use super::recovery::{self, KnownNotices};
 use super::status::Status;
 use super::tenure::Tenure;
 use super::vitals::Vitals;
@@ -34,7 +38,7 @@ const SHARD_QUEUE_BATCHES: usize = 4;
 const COMMIT_EVERY: Duration = Duration::from_millis(250);
 /// How often a shard whose registry is behind looks again, in real time.
 const REGISTRY_CHECK: Duration = Duration::from_millis(20);
-/// How long a revoked partition's requests may take to land before it is handed over.
+/// How long requests of revoked partitions may take to land before these are handed over.
 const REVOKE_DRAIN: Duration = Duration::from_secs(1);
 
 /// What a shard's task needs.
@@ -45,6 +49,8 @@ pub(crate) struct ShardContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) status: Arc<Status>,
     pub(crate) vitals: Arc<Vitals>,
+    pub(crate) holdings: Arc<Holdings>,
+    pub(crate) receipts: Arc<ReceiptContext>,
     pub(crate) lanes: LaneIntakes,
     /// A shard has taken a batch: there is room again.
     pub(crate) room: Notify,
@@ -56,8 +62,17 @@ struct OwnedPartition {
     batches: mpsc::Sender<Vec<TapRecord>>,
     /// Batches handed out before the pause took effect.
     stash: VecDeque<Vec<TapRecord>>,
-    committed: Option<u64>,
+    /// The offset that the log has as committed, or the one that this tenure began at.
+    committed: u64,
     end: u64,
+}
+
+impl OwnedPartition {
+    /// What is settled and not committed yet.
+    fn uncommitted(&self) -> Option<(u32, u64)> {
+        let settled = self.tenure.settled_prefix();
+        (settled != self.committed).then(|| (self.tenure.partition(), settled))
+    }
 }
 
 /// The task that owns the log. See the module.
@@ -65,12 +80,22 @@ pub(crate) struct Dispatcher {
     log: Box<dyn TapLog>,
     context: Arc<ShardContext>,
     partitions: BTreeMap<u32, OwnedPartition>,
-    tasks: JoinSet<()>,
+    /// Assigned, but the log could not be put where to read from yet; with the committed offset.
+    assigned: BTreeMap<u32, Option<u64>>,
+    shards: JoinSet<()>,
+    settlers: JoinSet<()>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(log: Box<dyn TapLog>, context: Arc<ShardContext>) -> Self {
-        Self { log, context, partitions: BTreeMap::new(), tasks: JoinSet::new() }
+        Self {
+            log,
+            context,
+            partitions: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            shards: JoinSet::new(),
+            settlers: JoinSet::new(),
+        }
     }
 
     /// Reads until `stop`. Shards stop with it; what they decided stays with the lanes.
@@ -81,15 +106,21 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                Some(ended) = self.shards.join_next(), if !self.shards.is_empty() => {
                     ended.map_err(|cause| EngineError::TaskFailed { task: "shard", cause: cause.to_string() })?;
                 }
-                _ = commits.tick() => self.commit_settled().await,
+                Some(ended) = self.settlers.join_next(), if !self.settlers.is_empty() => {
+                    ended.map_err(|cause| EngineError::TaskFailed { task: "receipts", cause: cause.to_string() })?;
+                }
+                _ = commits.tick() => {
+                    self.commit_settled().await;
+                    self.take_over_assigned(stop).await;
+                }
                 () = self.context.room.notified() => self.unstash(),
                 event = self.log.next() => match event {
                     Ok(event) => {
                         self.context.status.recovered("tap log");
-                        self.handle(event, stop).await?;
+                        self.handle(event, stop).await;
                     }
                     Err(cause) => {
                         self.context.status.trouble("tap log", &cause);
@@ -110,40 +141,46 @@ impl Dispatcher {
             let (closed, _) = mpsc::channel(1);
             owned.batches = closed;
         }
-        while let Some(ended) = self.tasks.join_next().await {
+        while let Some(ended) = self.shards.join_next().await {
             ended.map_err(|cause| EngineError::TaskFailed { task: "shard", cause: cause.to_string() })?;
         }
         Ok(())
     }
 
-    async fn handle(&mut self, event: TapLogEvent, stop: &CancellationToken) -> Result<(), EngineError> {
+    async fn handle(&mut self, event: TapLogEvent, stop: &CancellationToken) {
         match event {
-            TapLogEvent::Confirmed => self.context.vitals.assignment_confirmed(),
+            TapLogEvent::Confirmed { asked_at } => self.context.vitals.assignment_confirmed(asked_at),
             TapLogEvent::Assigned { partition, committed } => {
-                self.take_over(partition, committed, stop).await;
+                self.assigned.insert(partition, committed);
+                self.take_over_assigned(stop).await;
             }
             TapLogEvent::Batch { partition, records, end } => self.hand_on(partition, records, end),
-            TapLogEvent::Revoked { partition } => self.give_up(partition).await,
-            TapLogEvent::Lost { partition } => {
-                if let Some(owned) = self.partitions.remove(&partition) {
-                    owned.tenure.end();
-                    self.context.status.forget_partition(partition);
-                    tracing::warn!(partition, "lost the partition to another owner");
+            TapLogEvent::Revoked { partitions } => self.give_up(&partitions).await,
+            TapLogEvent::Lost { partitions } => {
+                self.end_tenures(&partitions);
+                tracing::warn!(?partitions, "lost the partitions, perhaps to another owner");
+            }
+        }
+    }
+
+    /// Begins the tenures of what was assigned, as far as the log can be put where each must be read from; the others are
+    /// tried again with the next commits.
+    async fn take_over_assigned(&mut self, stop: &CancellationToken) {
+        while let Some((partition, committed)) = self.assigned.pop_first() {
+            match recovery::seek(&mut *self.log, &self.context, partition, committed).await {
+                Ok(live_from) => self.take_over(partition, live_from, stop),
+                Err(cause) => {
+                    self.context.status.trouble("tap log", &cause);
+                    self.assigned.insert(partition, committed);
+                    return;
                 }
             }
         }
-        Ok(())
     }
 
-    /// Begins a tenure: where to read from, what the ledger already has, a task.
-    async fn take_over(&mut self, partition: u32, committed: Option<u64>, stop: &CancellationToken) {
-        let recovered = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            recovered = recovery::recover(&mut *self.log, &self.context, partition, committed) => recovered,
-        };
-        self.context.vitals.assignment_confirmed();
-        let tenure = Arc::new(Tenure::beginning_at(partition, recovered.live_from));
+    fn take_over(&mut self, partition: u32, live_from: u64, stop: &CancellationToken) {
+        let tenure = Arc::new(Tenure::beginning_at(partition, live_from));
+        self.context.holdings.add(&tenure);
         let (batches, inbox) = mpsc::channel(SHARD_QUEUE_BATCHES);
         let shard = Shard::new(
             self.log.name(),
@@ -155,13 +192,15 @@ impl Dispatcher {
             context: Arc::clone(&self.context),
             tenure: Arc::clone(&tenure),
             shard,
-            recovered,
+            live_from,
+            known: KnownNotices::default(),
             stop: stop.clone(),
         };
-        self.tasks.spawn(task.run(inbox));
-        let owned = OwnedPartition { tenure, batches, stash: VecDeque::new(), committed, end: 0 };
+        self.shards.spawn(task.run(inbox));
+        self.settlers.spawn(receipts::run(Arc::clone(&self.context.receipts), Arc::clone(&tenure)));
+        let owned = OwnedPartition { tenure, batches, stash: VecDeque::new(), committed: live_from, end: 0 };
         self.partitions.insert(partition, owned);
-        tracing::info!(partition, ?committed, "took the partition over");
+        tracing::info!(partition, live_from, "took the partition over");
     }
 
     fn hand_on(&mut self, partition: u32, records: Vec<TapRecord>, end: u64) {
@@ -198,38 +237,60 @@ impl Dispatcher {
         }
     }
 
-    async fn give_up(&mut self, partition: u32) {
-        let Some(owned) = self.partitions.remove(&partition) else { return };
-        owned.tenure.end();
-        if tokio::time::timeout(REVOKE_DRAIN, owned.tenure.drained()).await.is_err() {
-            tracing::warn!(partition, "requests were still on the wire when the partition was handed over");
+    /// Takes the partitions away from shards, lanes and receipts; what they were.
+    fn end_tenures(&mut self, partitions: &[u32]) -> Vec<OwnedPartition> {
+        self.context.holdings.end(partitions);
+        for partition in partitions {
+            self.assigned.remove(partition);
+            self.context.status.forget_partition(*partition);
         }
-        self.context.status.forget_partition(partition);
-        let settled = owned.tenure.settled_prefix();
-        if owned.committed != Some(settled)
-            && let Err(cause) = self.log.commit(partition, settled).await
+        partitions.iter().filter_map(|partition| self.partitions.remove(partition)).collect()
+    }
+
+    /// Lets what is on the wire land, and commits what is settled, before the partitions are handed over.
+    async fn give_up(&mut self, partitions: &[u32]) {
+        let ended = self.end_tenures(partitions);
+        let drained = join_all(ended.iter().map(|owned| owned.tenure.drained()));
+        if tokio::time::timeout(REVOKE_DRAIN, drained).await.is_err() {
+            tracing::warn!("requests were still on the wire when their partitions were handed over");
+        }
+        let settled: Vec<(u32, u64)> = ended.iter().filter_map(OwnedPartition::uncommitted).collect();
+        if !settled.is_empty()
+            && let Err(cause) = self.log.commit(&settled).await
         {
-            tracing::warn!(partition, %cause, "the last commit failed; the next owner reads a little more");
+            tracing::warn!(%cause, "the last commit failed; the next owner reads a little more");
         }
-        tracing::info!(partition, settled, "handed the partition over");
+        tracing::info!(?partitions, "handed the partitions over");
     }
 
     /// Commits the settled prefix of each partition; a commit that fails is made again with the next.
     pub(crate) async fn commit_settled(&mut self) {
-        for (partition, owned) in &mut self.partitions {
+        for (partition, owned) in &self.partitions {
             self.context.status.set_lag(*partition, owned.end.saturating_sub(owned.tenure.next_undecided()));
-            let settled = owned.tenure.settled_prefix();
-            if owned.committed == Some(settled) || (owned.committed.is_none() && settled == 0) {
-                continue;
-            }
-            match self.log.commit(*partition, settled).await {
-                Ok(()) => {
-                    owned.committed = Some(settled);
-                    self.context.status.recovered("commit");
-                }
-                Err(cause) => self.context.status.trouble("commit", &cause),
-            }
         }
+        let settled: Vec<(u32, u64)> =
+            self.partitions.values().filter_map(OwnedPartition::uncommitted).collect();
+        if settled.is_empty() {
+            return;
+        }
+        match self.log.commit(&settled).await {
+            Ok(()) => {
+                for (partition, offset) in settled {
+                    if let Some(owned) = self.partitions.get_mut(&partition) {
+                        owned.committed = offset;
+                    }
+                }
+                self.context.status.recovered("commit");
+            }
+            Err(cause) => self.context.status.trouble("commit", &cause),
+        }
+    }
+
+    /// Ends the settling of receipts and all tenures: the engine stops.
+    pub(crate) async fn end_all(&mut self) {
+        let partitions: Vec<u32> = self.partitions.keys().copied().collect();
+        self.end_tenures(&partitions);
+        while self.settlers.join_next().await.is_some() {}
     }
 }
 
@@ -238,12 +299,23 @@ struct ShardTask {
     context: Arc<ShardContext>,
     tenure: Arc<Tenure>,
     shard: Shard,
-    recovered: Recovered,
+    /// Records below this offset are folded silently, the others are decided.
+    live_from: u64,
+    /// What the ledger has of notices of records at or above it.
+    known: KnownNotices,
     stop: CancellationToken,
 }
 
 impl ShardTask {
     async fn run(mut self, mut inbox: mpsc::Receiver<Vec<TapRecord>>) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return,
+            () = self.tenure.over() => return,
+            known = recovery::known_from(&self.context, self.tenure.partition(), self.live_from) => {
+                self.known = known;
+            }
+        }
         let mut decisions = Decisions::default();
         while let Some(records) = inbox.recv().await {
             self.context.room.notify_one();
@@ -253,7 +325,7 @@ impl ShardTask {
             if self.registry_covers(&records).await.is_err() {
                 return;
             }
-            let live = records.partition_point(|record| record.offset < self.recovered.live_from);
+            let live = records.partition_point(|record| record.offset < self.live_from);
             let (folded, decided) = records.split_at(live);
             decisions.clear();
             self.shard.decide(folded, &mut decisions);
@@ -269,13 +341,15 @@ impl ShardTask {
         }
     }
 
-    /// Waits until the index has every change that counts for `records`. `Err` when the engine stops meanwhile.
+    /// Waits until the index has every change that counts for `records`. `Err` when the tenure ends or the engine stops
+    /// meanwhile.
     async fn registry_covers(&self, records: &[TapRecord]) -> Result<(), ()> {
         let Some(last_received) = records.iter().map(|record| record.received).max() else { return Ok(()) };
         while !self.context.vitals.registry_covers(last_received) {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(()),
+                () = self.tenure.over() => return Err(()),
                 () = tokio::time::sleep(REGISTRY_CHECK) => {}
             }
         }
@@ -297,11 +371,11 @@ impl ShardTask {
             let mut open = 0;
             for routed in decisions.notices_of(decision) {
                 let notice = self.shard.notice(decision, routed);
-                if self.recovered.known.settled.remove(&notice.id) {
+                if self.known.settled.remove(&notice.id) {
                     continue;
                 }
                 open += 1;
-                let in_doubt = self.recovered.known.in_doubt.remove(&notice.id);
+                let in_doubt = self.known.in_doubt.remove(&notice.id);
                 let item = Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at);
                 pending.push(if in_doubt { item.in_doubt() } else { item });
             }
@@ -325,10 +399,8 @@ impl ShardTask {
                     tokio::select! {
                         biased;
                         () = self.stop.cancelled() => return Err(()),
+                        () = self.tenure.over() => return Err(()),
                         sent = intake.send(item) => sent.map_err(|_| ())?,
-                    }
-                    if self.tenure.has_ended() {
-                        return Err(());
                     }
                 }
                 Err(mpsc::error::TrySendError::Closed(_)) => return Err(()),

@@ -259,6 +259,9 @@ impl Status {
                     why: "the tap log is not confirmed; lanes hold".into(),
                 });
             }
+            if !self.vitals.seat_is_fresh() {
+                missing.push(NotReady { what: "seat", why: "no seat is confirmed; lanes hold".into() });
+            }
         }
         for lane in &self.lanes {
             if let LaneState::Down { reason } = &*locked(&lane.state) {

@@ -4,10 +4,10 @@
 //! lock is held for a few instructions and never across an await.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::ids::LogPosition;
 use crate::invariants::Invariant;
@@ -26,7 +26,7 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) struct Tenure {
     partition: u32,
-    ended: AtomicBool,
+    over: CancellationToken,
     progress: Mutex<Progress>,
     landed: Notify,
 }
@@ -36,7 +36,7 @@ impl Tenure {
     pub(crate) fn beginning_at(partition: u32, next: u64) -> Self {
         Self {
             partition,
-            ended: AtomicBool::new(false),
+            over: CancellationToken::new(),
             progress: Mutex::new(Progress { decided: next, unsettled: BTreeMap::new(), in_flight: 0 }),
             landed: Notify::new(),
         }
@@ -92,12 +92,17 @@ impl Tenure {
 
     /// The partition is no longer ours: what is queued for it must not be sent.
     pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
+        self.over.cancel();
     }
 
     /// Whether the partition is no longer ours.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
+        self.over.is_cancelled()
+    }
+
+    /// Waits until the partition is no longer ours.
+    pub(crate) async fn over(&self) {
+        self.over.cancelled().await;
     }
 
     /// A request leaves.

@@ -75,7 +75,7 @@ impl Served {
         // A read waits for the first receipt for as long as it takes; none is there when it does not come at
         // once.
         let read = self.store.receipts();
-        match tokio::time::timeout(Duration::from_millis(200), read.read(0, 100)).await {
+        match tokio::time::timeout(Duration::from_millis(200), read.read(POSITION.partition, 0, 100)).await {
             Ok(receipts) => receipts.unwrap().len(),
             Err(_) => 0,
         }

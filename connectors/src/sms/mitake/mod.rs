@@ -14,6 +14,7 @@ mod request;
 mod status;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ pub fn profile(name: LaneName, rate_per_s: u32) -> LaneProfile {
         rate_per_s,
         burst: 1,
         window: CONNECTIONS_MAX,
+        shared_by: NonZeroU32::MIN,
         batch_max: 50,
         queue_max: 500_000,
         submit_timeout: Duration::from_secs(20),

@@ -126,6 +126,7 @@ impl Ledger for EmbeddedLedger {
 
     async fn awaiting_receipt(
         &self,
+        partition: u32,
         lane: &LaneName,
         since: Day,
         after: Option<&LedgerEntry>,
@@ -141,12 +142,13 @@ impl Ledger for EmbeddedLedger {
                 };
                 let sql = format!(
                     "SELECT {ENTRY_COLUMNS} FROM entries WHERE seq IN (
-                         SELECT seq FROM awaiting WHERE lane = ?1 AND seq > ?2 AND day >= ?3 ORDER BY seq LIMIT ?4
+                         SELECT seq FROM awaiting WHERE partition = ?1 AND lane = ?2 AND seq > ?3 AND day >= ?4
+                         ORDER BY seq LIMIT ?5
                      ) ORDER BY seq"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
                 statement
-                    .query_map(params![lane.as_str(), after_seq, since.epoch_days(), limit], entry)?
+                    .query_map(params![partition, lane.as_str(), after_seq, since.epoch_days(), limit], entry)?
                     .collect()
             })
             .await
@@ -212,7 +214,7 @@ mod tests {
         assert_eq!(again.charge(charge(2)).await.unwrap(), ChargeVerdict::Charged);
         assert_eq!(again.load_from(3, 0).await.unwrap().len(), 3);
         let lane = entry(1, Event::Submitted, 0).gateway.unwrap();
-        let waiting = again.awaiting_receipt(&lane, sms_notice(0).day, None, 10).await.unwrap();
+        let waiting = again.awaiting_receipt(3, &lane, sms_notice(0).day, None, 10).await.unwrap();
         assert_eq!(waiting, [entry(1, Event::Submitted, 0)]);
     }
 

@@ -9,7 +9,13 @@
 use crate::sqlite::Schema;
 
 /// The ledger's part of `store.db`.
-pub(super) const LEDGER: Schema = Schema { name: "ledger", steps: &[FIRST] };
+pub(super) const LEDGER: Schema = Schema { name: "ledger", steps: &[FIRST, AWAITING_BY_PARTITION] };
+
+/// Receipts are asked for by the owner of a partition.
+const AWAITING_BY_PARTITION: &str = "
+DROP INDEX awaiting_by_lane;
+CREATE INDEX awaiting_by_partition ON awaiting (partition, lane, seq);
+";
 
 const FIRST: &str = "
 CREATE TABLE entries (

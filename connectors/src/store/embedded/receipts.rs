@@ -1,10 +1,10 @@
 //! The receipt log in `store.db`: what gateways say became of messages, until it is settled.
 //!
-//! Receipts are read once, in order, and forgotten when they are committed: what they proved is in the ledger
-//! by then. Those that match nothing yet are parked, at most [`PARKED_RECEIPTS_MAX`] of them.
+//! Receipts are read once, in order within their partition, and forgotten when they are committed: what they proved is
+//! in the ledger by then. Those that match nothing yet are parked, at most [`PARKED_RECEIPTS_MAX`] of them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use compact_str::CompactString;
@@ -12,7 +12,7 @@ use gatebell_engine::ids::LogPosition;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::receipts::{LoggedReceipt, Receipt, ReceiptLog, ReceiptStatus};
 use gatebell_engine::time::Timestamp;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::ledger_rows::{notice, notice_blob, optional_text, text, word};
 use crate::sqlite::{Readers, Schema, Writer};
@@ -21,7 +21,7 @@ use crate::sqlite::{Readers, Schema, Writer};
 pub const PARKED_RECEIPTS_MAX: u64 = 100_000;
 
 /// The receipts' part of `store.db`.
-pub(super) const RECEIPTS: Schema = Schema { name: "receipts", steps: &[FIRST] };
+pub(super) const RECEIPTS: Schema = Schema { name: "receipts", steps: &[FIRST, PARTITIONS] };
 
 /// `AUTOINCREMENT`, since a sequence may not come again when the log is empty.
 const FIRST: &str = "
@@ -54,29 +54,47 @@ CREATE TABLE receipt_commit (
 INSERT INTO receipt_commit (id, sequence) VALUES (1, 0);
 ";
 
+/// A commit for each partition. What is committed is gone from the table, so without a row a partition is read from 0 on.
+const PARTITIONS: &str = "
+DROP TABLE receipt_commit;
+CREATE TABLE receipt_commits (
+    partition INTEGER PRIMARY KEY,
+    sequence  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX receipts_by_partition ON receipts (partition, sequence);
+CREATE INDEX parked_receipts_by_partition ON parked_receipts (partition, sequence);
+";
+
 /// The embedded receipt log.
 #[derive(Debug)]
 pub struct EmbeddedReceiptLog {
     writer: Arc<Writer>,
     readers: Readers,
-    /// The last sequence given by this process: tells a waiting reader whether a commit is worth a look.
-    last_appended: Arc<AtomicU64>,
+    /// The last sequence that this process gave, by partition: tells a waiting reader whether a commit is worth a look.
+    last_appended: LastAppended,
 }
+
+type LastAppended = Arc<Mutex<BTreeMap<u32, u64>>>;
 
 impl EmbeddedReceiptLog {
     pub(super) fn new(writer: Arc<Writer>, readers: Readers) -> Self {
         Self { writer, readers, last_appended: Arc::default() }
     }
 
-    async fn read_now(&self, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+    async fn read_now(
+        &self,
+        partition: u32,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LoggedReceipt>, PortError> {
         self.readers
             .read(move |connection| {
                 connection
                     .prepare_cached(
                         "SELECT sequence, lane, notice, partition, offset, gateway_id, status, reason, arrived
-                         FROM receipts WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+                         FROM receipts WHERE partition = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
                     )?
-                    .query_map(params![after, limit], logged_receipt)?
+                    .query_map(params![partition, after, limit], logged_receipt)?
                     .collect()
             })
             .await
@@ -95,18 +113,20 @@ impl ReceiptLog for EmbeddedReceiptLog {
                 let insert = "INSERT INTO receipts
                      (lane, notice, partition, offset, gateway_id, status, reason, arrived)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-                let last = insert_all(connection, insert, &receipts)?;
-                last_appended.fetch_max(last, Ordering::Relaxed);
+                let sequences = insert_all(connection, insert, &receipts)?;
+                let mut last_appended = last_appended.lock().unwrap_or_else(PoisonError::into_inner);
+                last_appended
+                    .extend(receipts.iter().map(|receipt| receipt.position.partition).zip(sequences));
                 Ok(())
             })
             .await
     }
 
-    async fn read(&self, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+    async fn read(&self, partition: u32, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
         // Subscribed before the first look, so that no commit falls between the two.
         let mut commits = self.writer.commits();
         loop {
-            let found = self.read_now(after, limit).await?;
+            let found = self.read_now(partition, after, limit).await?;
             if !found.is_empty() {
                 return Ok(found);
             }
@@ -115,30 +135,38 @@ impl ReceiptLog for EmbeddedReceiptLog {
                     .changed()
                     .await
                     .map_err(|_| PortError::new("receipt log", "the writer thread has ended"))?;
-                if self.last_appended.load(Ordering::Relaxed) > after {
+                let last_appended = self.last_appended.lock().unwrap_or_else(PoisonError::into_inner);
+                if last_appended.get(&partition).is_some_and(|last| *last > after) {
                     break;
                 }
             }
         }
     }
 
-    async fn committed(&self) -> Result<u64, PortError> {
+    async fn committed(&self, partition: u32) -> Result<u64, PortError> {
         self.readers
-            .read(|connection| {
-                connection.query_row("SELECT sequence FROM receipt_commit WHERE id = 1", [], |row| row.get(0))
+            .read(move |connection| {
+                connection
+                    .prepare_cached("SELECT sequence FROM receipt_commits WHERE partition = ?1")?
+                    .query_row([partition], |row| row.get(0))
+                    .optional()
             })
             .await
+            .map(Option::unwrap_or_default)
     }
 
-    async fn commit(&self, sequence: u64) -> Result<(), PortError> {
+    async fn commit(&self, partition: u32, sequence: u64) -> Result<(), PortError> {
         self.writer
             .write(move |connection| {
                 connection
-                    .prepare_cached("UPDATE receipt_commit SET sequence = ?1 WHERE id = 1 AND sequence < ?1")?
-                    .execute([sequence])?;
+                    .prepare_cached(
+                        "INSERT INTO receipt_commits (partition, sequence) VALUES (?1, ?2)
+                         ON CONFLICT (partition) DO UPDATE SET sequence = max(sequence, excluded.sequence)",
+                    )?
+                    .execute(params![partition, sequence])?;
                 connection
-                    .prepare_cached("DELETE FROM receipts WHERE sequence <= ?1")?
-                    .execute([sequence])?;
+                    .prepare_cached("DELETE FROM receipts WHERE partition = ?1 AND sequence <= ?2")?
+                    .execute(params![partition, sequence])?;
                 Ok(())
             })
             .await
@@ -165,40 +193,44 @@ impl ReceiptLog for EmbeddedReceiptLog {
         Ok(())
     }
 
-    async fn parked(&self, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+    async fn parked(&self, partition: u32, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
         self.readers
             .read(move |connection| {
                 connection
                     .prepare_cached(
                         "SELECT sequence, lane, notice, partition, offset, gateway_id, status, reason, arrived
-                         FROM parked_receipts ORDER BY sequence LIMIT ?1",
+                         FROM parked_receipts WHERE partition = ?1 ORDER BY sequence LIMIT ?2",
                     )?
-                    .query_map([limit], logged_receipt)?
+                    .query_map(params![partition, limit], logged_receipt)?
                     .collect()
             })
             .await
     }
 
-    async fn unpark(&self, sequences: Vec<u64>) -> Result<(), PortError> {
+    async fn unpark(&self, partition: u32, sequences: Vec<u64>) -> Result<(), PortError> {
         if sequences.is_empty() {
             return Ok(());
         }
         self.writer
             .write(move |connection| {
-                let mut delete =
-                    connection.prepare_cached("DELETE FROM parked_receipts WHERE sequence = ?1")?;
+                let mut delete = connection
+                    .prepare_cached("DELETE FROM parked_receipts WHERE partition = ?1 AND sequence = ?2")?;
                 for sequence in sequences {
-                    delete.execute([sequence])?;
+                    delete.execute(params![partition, sequence])?;
                 }
                 Ok(())
             })
             .await
     }
+
+    /// Nothing is fetched ahead.
+    fn release(&self, _partition: u32) {}
 }
 
-/// Inserts all receipts with the statement `insert`; gives the last one's sequence.
-fn insert_all(connection: &Connection, insert: &str, receipts: &[Receipt]) -> rusqlite::Result<u64> {
+/// Inserts all receipts with the statement `insert`; gives their sequences.
+fn insert_all(connection: &Connection, insert: &str, receipts: &[Receipt]) -> rusqlite::Result<Vec<u64>> {
     let mut statement = connection.prepare_cached(insert)?;
+    let mut sequences = Vec::with_capacity(receipts.len());
     for receipt in receipts {
         let (status, reason) = match &receipt.status {
             ReceiptStatus::Delivered => ("delivered", None),
@@ -215,8 +247,9 @@ fn insert_all(connection: &Connection, insert: &str, receipts: &[Receipt]) -> ru
             reason,
             receipt.arrived.as_millis(),
         ])?;
+        sequences.push(u64::try_from(connection.last_insert_rowid()).unwrap_or(0));
     }
-    Ok(u64::try_from(connection.last_insert_rowid()).unwrap_or(0))
+    Ok(sequences)
 }
 
 /// Keeps the youngest `parked_max`; gives how many went.
@@ -261,7 +294,7 @@ fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use gatebell_engine::receipt_log_contract;
-    use gatebell_engine::testing::contract::receipts::receipt;
+    use gatebell_engine::testing::contract::receipts::{PARTITION as CONTRACT_PARTITION, receipt};
 
     use super::super::store_fixture::{fresh_receipts, open};
     use super::*;
@@ -278,13 +311,13 @@ mod tests {
             .await
             .unwrap();
         receipts.park(vec![receipt(1, ReceiptStatus::Delivered)]).await.unwrap();
-        receipts.commit(2).await.unwrap();
+        receipts.commit(CONTRACT_PARTITION, 2).await.unwrap();
         drop((receipts, store));
 
         let again = open(&directory).receipts();
-        assert_eq!(again.committed().await.unwrap(), 2);
-        assert_eq!(again.parked(10).await.unwrap().len(), 1);
-        let unread = again.read(2, 10).await.unwrap();
+        assert_eq!(again.committed(CONTRACT_PARTITION).await.unwrap(), 2);
+        assert_eq!(again.parked(CONTRACT_PARTITION, 10).await.unwrap().len(), 1);
+        let unread = again.read(CONTRACT_PARTITION, 2, 10).await.unwrap();
         assert_eq!(unread.len(), 1);
         assert_eq!(unread[0].receipt, receipt(3, ReceiptStatus::Delivered));
     }
@@ -295,6 +328,9 @@ mod tests {
         log.park((1..6).map(|number| receipt(number, ReceiptStatus::Delivered)).collect()).await.unwrap();
         let given_up = log.writer.write(|connection| give_up_the_oldest(connection, 3)).await.unwrap();
         assert_eq!(given_up, 2);
-        assert_eq!(log.parked(10).await.unwrap()[0].receipt, receipt(3, ReceiptStatus::Delivered));
+        assert_eq!(
+            log.parked(CONTRACT_PARTITION, 10).await.unwrap()[0].receipt,
+            receipt(3, ReceiptStatus::Delivered)
+        );
     }
 }

@@ -187,7 +187,7 @@ impl TapLog for EmbeddedTapLog {
                 _ = confirmation.tick() => {
                     self.resting = false;
                     self.forget_a_little();
-                    return Ok(TapLogEvent::Confirmed);
+                    return Ok(TapLogEvent::Confirmed { asked_at: self.clock.monotonic() });
                 }
                 read = reading => {
                     let Some(reading) = self.reading.take() else { continue };
@@ -238,9 +238,19 @@ impl TapLog for EmbeddedTapLog {
         }
     }
 
-    async fn commit(&mut self, partition: u32, offset: u64) -> Result<(), PortError> {
-        self.partition(partition)?;
-        self.shared.writer.write(move |connection| rows::commit(connection, partition, offset)).await
+    async fn commit(&mut self, settled: &[(u32, u64)]) -> Result<(), PortError> {
+        for (partition, _) in settled {
+            self.partition(*partition)?;
+        }
+        let settled = settled.to_vec();
+        self.shared
+            .writer
+            .write(move |connection| {
+                settled
+                    .iter()
+                    .try_for_each(|(partition, offset)| rows::commit(connection, *partition, *offset))
+            })
+            .await
     }
 }
 

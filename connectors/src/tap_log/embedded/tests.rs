@@ -384,10 +384,10 @@ async fn settled_taps_are_forgotten_once_they_are_old_enough_and_no_others() {
         log.shared.writer.write(forget).await.unwrap()
     };
     assert_eq!(forget(&log, 100).await, 0, "nothing is settled yet");
-    log.commit(0, 15).await.unwrap();
+    log.commit(&[(0, 15)]).await.unwrap();
     assert_eq!(forget(&log, 6).await, 6, "in small steps");
     assert_eq!(forget(&log, 100).await, 9, "only what is settled");
-    log.commit(0, 50).await.unwrap();
+    log.commit(&[(0, 50)]).await.unwrap();
     assert_eq!(forget(&log, 100).await, 5, "only what is older than two days");
     assert_eq!(log.rewind(0, None).await.unwrap(), 20);
     assert_eq!(values(&records(&mut log).await.unwrap()), expected(20..50));

@@ -398,7 +398,7 @@ pub async fn an_absence_is_never_charged(ledger: &impl Ledger) {
 
 async fn awaiting(ledger: &impl Ledger, after: Option<&LedgerEntry>, limit: usize) -> Vec<LedgerEntry> {
     let since = Day::from_epoch_days(0);
-    ledger.awaiting_receipt(&lane(), since, after, limit).await.expect("waiting ones are read")
+    ledger.awaiting_receipt(3, &lane(), since, after, limit).await.expect("waiting ones are read")
 }
 
 /// Oldest first, each notice once with its last `submitted` entry.
@@ -444,7 +444,8 @@ pub async fn awaiting_receipts_are_those_of_the_lane_and_the_days_asked_for(ledg
     elsewhere.gateway = Some(LaneName::new("sms-second").expect("of the allowed form"));
     let (old, today) = (entry(2, Event::Submitted, 0), entry(3, Event::Submitted, 0));
     ledger.append(vec![elsewhere, old.clone(), today.clone()]).await.expect("entries are appended");
-    let found = ledger.awaiting_receipt(&lane(), today.day, None, 10).await.expect("waiting ones are read");
+    let found =
+        ledger.awaiting_receipt(3, &lane(), today.day, None, 10).await.expect("waiting ones are read");
     assert_eq!(found, [today]);
     assert!(old.day < found[0].day);
 }

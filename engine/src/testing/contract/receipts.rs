@@ -25,6 +25,7 @@ macro_rules! receipt_log_contract {
             a_read_that_is_given_up_loses_nothing
             a_commit_is_found_again_and_never_goes_back
             sequences_rise_also_after_everything_was_committed
+            a_partitions_receipts_and_commit_are_its_own
             repeated_receipts_are_kept_as_often_as_they_came
             parked_receipts_wait_apart_until_they_are_forgotten
             parking_nothing_changes_nothing
@@ -44,6 +45,9 @@ macro_rules! receipt_log_contract {
         }
     };
 }
+
+/// The partition of the contract's notices.
+pub const PARTITION: u32 = 3;
 
 /// A receipt for the contract's notice of that number.
 pub fn receipt(number: u64, status: ReceiptStatus) -> Receipt {
@@ -67,11 +71,11 @@ async fn append(log: &impl ReceiptLog, receipts: Vec<Receipt>) {
 }
 
 async fn read(log: &impl ReceiptLog, after: u64, limit: usize) -> Vec<LoggedReceipt> {
-    log.read(after, limit).await.expect("receipts are read")
+    log.read(PARTITION, after, limit).await.expect("receipts are read")
 }
 
 async fn parked(log: &impl ReceiptLog, limit: usize) -> Vec<LoggedReceipt> {
-    log.parked(limit).await.expect("parked receipts are read")
+    log.parked(PARTITION, limit).await.expect("parked receipts are read")
 }
 
 fn bare(logged: &[LoggedReceipt]) -> Vec<Receipt> {
@@ -109,7 +113,7 @@ pub async fn a_read_takes_no_more_than_its_limit(log: &impl ReceiptLog) {
 
 /// It is woken by an append, not by a clock.
 pub async fn a_read_waits_for_the_first_receipt(log: &impl ReceiptLog) {
-    let mut waiting = std::pin::pin!(log.read(0, 10));
+    let mut waiting = std::pin::pin!(log.read(PARTITION, 0, 10));
     assert!(waiting.as_mut().now_or_never().is_none(), "there is nothing to read yet");
     let (found, ()) = futures::join!(waiting, append(log, vec![delivered(1)]));
     assert_eq!(bare(&found.expect("receipts are read")), [delivered(1)]);
@@ -117,21 +121,21 @@ pub async fn a_read_waits_for_the_first_receipt(log: &impl ReceiptLog) {
 
 /// Dropping the future takes no receipt with it.
 pub async fn a_read_that_is_given_up_loses_nothing(log: &impl ReceiptLog) {
-    assert!(log.read(0, 10).now_or_never().is_none(), "there is nothing to read yet");
+    assert!(log.read(PARTITION, 0, 10).now_or_never().is_none(), "there is nothing to read yet");
     append(log, vec![delivered(1)]).await;
-    drop(log.read(0, 10).now_or_never());
+    drop(log.read(PARTITION, 0, 10).now_or_never());
     assert_eq!(bare(&read(log, 0, 10).await), [delivered(1)]);
 }
 
 /// A late, smaller commit changes nothing.
 pub async fn a_commit_is_found_again_and_never_goes_back(log: &impl ReceiptLog) {
-    assert_eq!(log.committed().await.expect("the commit is read"), 0);
+    assert_eq!(log.committed(PARTITION).await.expect("the commit is read"), 0);
     append(log, (1..4).map(delivered).collect()).await;
     let all = read(log, 0, 10).await;
-    log.commit(all[1].sequence).await.expect("the commit is written");
-    assert_eq!(log.committed().await.expect("the commit is read"), all[1].sequence);
-    log.commit(all[0].sequence).await.expect("the commit is written");
-    assert_eq!(log.committed().await.expect("the commit is read"), all[1].sequence);
+    log.commit(PARTITION, all[1].sequence).await.expect("the commit is written");
+    assert_eq!(log.committed(PARTITION).await.expect("the commit is read"), all[1].sequence);
+    log.commit(PARTITION, all[0].sequence).await.expect("the commit is written");
+    assert_eq!(log.committed(PARTITION).await.expect("the commit is read"), all[1].sequence);
     assert_eq!(read(log, all[1].sequence, 10).await, all[2..]);
 }
 
@@ -139,9 +143,28 @@ pub async fn a_commit_is_found_again_and_never_goes_back(log: &impl ReceiptLog) 
 pub async fn sequences_rise_also_after_everything_was_committed(log: &impl ReceiptLog) {
     append(log, vec![delivered(1), delivered(2)]).await;
     let last = read(log, 0, 10).await.last().expect("two were written").sequence;
-    log.commit(last).await.expect("the commit is written");
+    log.commit(PARTITION, last).await.expect("the commit is written");
     append(log, vec![delivered(3)]).await;
     assert_eq!(bare(&read(log, last, 10).await), [delivered(3)]);
+}
+
+/// Its owner reads it, and no other.
+pub async fn a_partitions_receipts_and_commit_are_its_own(log: &impl ReceiptLog) {
+    const OTHER: u32 = PARTITION + 1;
+    let elsewhere = |number| {
+        let mut receipt = delivered(number);
+        receipt.position.partition = OTHER;
+        receipt
+    };
+    append(log, vec![delivered(1), elsewhere(2), delivered(3), elsewhere(4)]).await;
+    let other = log.read(OTHER, 0, 10).await.expect("receipts are read");
+    assert_eq!(bare(&other), [elsewhere(2), elsewhere(4)]);
+    log.commit(OTHER, other[1].sequence).await.expect("the commit is written");
+    assert_eq!(log.committed(PARTITION).await.expect("the commit is read"), 0);
+    assert_eq!(bare(&read(log, 0, 10).await), [delivered(1), delivered(3)]);
+    log.park(vec![elsewhere(2)]).await.expect("receipts are parked");
+    assert_eq!(parked(log, 10).await, []);
+    assert_eq!(bare(&log.parked(OTHER, 10).await.expect("parked receipts are read")), [elsewhere(2)]);
 }
 
 /// A gateway that repeats itself is settled by the ledger, not here.
@@ -156,11 +179,11 @@ pub async fn parked_receipts_wait_apart_until_they_are_forgotten(log: &impl Rece
     append(log, (1..4).map(delivered).collect()).await;
     let all = read(log, 0, 10).await;
     log.park(bare(&all)).await.expect("receipts are parked");
-    log.commit(all[2].sequence).await.expect("the commit is written");
+    log.commit(PARTITION, all[2].sequence).await.expect("the commit is written");
     let first = parked(log, 2).await;
     assert_eq!(bare(&first), [delivered(1), delivered(2)]);
-    log.unpark(vec![first[0].sequence]).await.expect("receipts are forgotten");
-    log.unpark(vec![first[0].sequence]).await.expect("forgetting again changes nothing");
+    log.unpark(PARTITION, vec![first[0].sequence]).await.expect("receipts are forgotten");
+    log.unpark(PARTITION, vec![first[0].sequence]).await.expect("forgetting again changes nothing");
     assert_eq!(bare(&parked(log, 10).await), [delivered(2), delivered(3)]);
 }
 
@@ -168,6 +191,6 @@ pub async fn parked_receipts_wait_apart_until_they_are_forgotten(log: &impl Rece
 pub async fn parking_nothing_changes_nothing(log: &impl ReceiptLog) {
     append(log, vec![]).await;
     log.park(vec![]).await.expect("nothing is parked");
-    log.unpark(vec![]).await.expect("nothing is forgotten");
+    log.unpark(PARTITION, vec![]).await.expect("nothing is forgotten");
     assert_eq!(parked(log, 10).await, []);
 }

@@ -109,7 +109,7 @@ async fn assignments(log: &mut impl TapLog, partitions: u32) -> BTreeMap<u32, Op
             TapLogEvent::Assigned { partition, committed } => {
                 assert!(assigned.insert(partition, committed).is_none(), "partition {partition} came twice");
             }
-            TapLogEvent::Confirmed => {}
+            TapLogEvent::Confirmed { .. } => {}
             other => panic!("only assignments were due, not {other:?}"),
         }
     }
@@ -147,7 +147,7 @@ async fn silence(log: &mut impl TapLog) {
     let mut confirmations = 0;
     while confirmations < 2 {
         match in_time("a confirmation", log.next()).await.expect("the log works") {
-            TapLogEvent::Confirmed => confirmations += 1,
+            TapLogEvent::Confirmed { .. } => confirmations += 1,
             other => panic!("nothing was due, but there came {other:?}"),
         }
     }
@@ -263,7 +263,7 @@ pub async fn rewinding_to_the_earliest_reads_everything_again<U: TapLogUnderTest
     from_the_start(&mut log, partitions).await;
     intake.append(taps(0..200)).await.expect("the log works");
     let first = read(&mut log, 200).await;
-    log.commit(0, 3).await.expect("the log works");
+    log.commit(&[(0, 3)]).await.expect("the log works");
     for partition in 0..partitions {
         assert_eq!(log.rewind(partition, None).await.expect("the log works"), 0);
     }
@@ -298,8 +298,8 @@ pub async fn a_commit_is_found_by_the_next_owner<U: TapLogUnderTest>(
     from_the_start(&mut log, partitions).await;
     intake.append(taps(0..194)).await.expect("the log works");
     read(&mut log, 194).await;
-    log.commit(0, 5).await.expect("the log works");
-    log.commit(0, 9).await.expect("the log works");
+    log.commit(&[(0, 5)]).await.expect("the log works");
+    log.commit(&[(0, 9)]).await.expect("the log works");
     drop((log, intake));
     let (mut log, _intake) = under_test.open().await;
     let assigned = assignments(&mut log, partitions).await;

@@ -179,6 +179,7 @@ impl Ledger for FakeLedger {
 
     async fn awaiting_receipt(
         &self,
+        partition: u32,
         lane: &LaneName,
         since: Day,
         after: Option<&LedgerEntry>,
@@ -206,6 +207,7 @@ impl Ledger for FakeLedger {
                     .filter(|place| {
                         let entry = &state.entries[*place];
                         entry.event == Event::Submitted
+                            && entry.position.partition == partition
                             && entry.gateway.as_ref() == Some(lane)
                             && entry.day >= since
                             && !ended.contains(&entry.notice)

@@ -11,11 +11,22 @@ use crate::ports::PortError;
 use crate::ports::receipts::{LoggedReceipt, Receipt, ReceiptLog};
 
 #[derive(Default)]
-struct State {
+struct Partition {
     receipts: Vec<Receipt>,
     committed: u64,
     parked: BTreeMap<u64, Receipt>,
     parked_ever: u64,
+}
+
+#[derive(Default)]
+struct State {
+    partitions: BTreeMap<u32, Partition>,
+}
+
+impl State {
+    fn partition(&mut self, number: u32) -> &mut Partition {
+        self.partitions.entry(number).or_default()
+    }
 }
 
 /// See the module. Clones share what they hold.
@@ -40,19 +51,20 @@ impl FakeReceiptLog {
 
     /// A gateway's callback arrives; durable at once.
     pub fn arrive(&self, receipt: Receipt) {
-        locked(&self.state).receipts.push(receipt);
+        locked(&self.state).partition(receipt.position.partition).receipts.push(receipt);
         self.appended.notify_waiters();
     }
 
-    /// Every receipt that ever arrived.
+    /// Every receipt that ever arrived, by partition.
     pub fn arrived(&self) -> Vec<Receipt> {
-        locked(&self.state).receipts.clone()
+        locked(&self.state).partitions.values().flat_map(|partition| partition.receipts.clone()).collect()
     }
 
     /// Whether every receipt has been settled, and none is parked.
     pub fn is_settled(&self) -> bool {
-        let state = locked(&self.state);
-        state.committed == state.receipts.len() as u64 && state.parked.is_empty()
+        locked(&self.state).partitions.values().all(|partition| {
+            partition.committed == partition.receipts.len() as u64 && partition.parked.is_empty()
+        })
     }
 }
 
@@ -62,16 +74,17 @@ impl ReceiptLog for FakeReceiptLog {
         self.faults.call("receipts", || receipts.into_iter().for_each(|receipt| self.arrive(receipt))).await
     }
 
-    async fn read(&self, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+    async fn read(&self, partition: u32, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
         loop {
             let appended = self.appended.notified();
             let found: Vec<LoggedReceipt> = self
                 .faults
                 .call("receipts", || {
-                    let state = locked(&self.state);
+                    let mut state = locked(&self.state);
+                    let receipts = &state.partition(partition).receipts;
                     let start = usize::try_from(after).unwrap_or(usize::MAX);
                     (after + 1..)
-                        .zip(state.receipts.iter().skip(start))
+                        .zip(receipts.iter().skip(start))
                         .take(limit)
                         .map(|(sequence, receipt)| LoggedReceipt { sequence, receipt: receipt.clone() })
                         .collect()
@@ -85,15 +98,16 @@ impl ReceiptLog for FakeReceiptLog {
         }
     }
 
-    async fn committed(&self) -> Result<u64, PortError> {
-        self.faults.call("receipts", || locked(&self.state).committed).await
+    async fn committed(&self, partition: u32) -> Result<u64, PortError> {
+        self.faults.call("receipts", || locked(&self.state).partition(partition).committed).await
     }
 
-    async fn commit(&self, sequence: u64) -> Result<(), PortError> {
+    async fn commit(&self, partition: u32, sequence: u64) -> Result<(), PortError> {
         self.faults
             .call("receipts", || {
                 let mut state = locked(&self.state);
-                state.committed = state.committed.max(sequence);
+                let partition = state.partition(partition);
+                partition.committed = partition.committed.max(sequence);
             })
             .await
     }
@@ -103,18 +117,19 @@ impl ReceiptLog for FakeReceiptLog {
             .call("receipts", || {
                 let mut state = locked(&self.state);
                 for receipt in receipts {
-                    state.parked_ever += 1;
-                    let sequence = state.parked_ever;
-                    state.parked.insert(sequence, receipt);
+                    let partition = state.partition(receipt.position.partition);
+                    partition.parked_ever += 1;
+                    partition.parked.insert(partition.parked_ever, receipt);
                 }
             })
             .await
     }
 
-    async fn parked(&self, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+    async fn parked(&self, partition: u32, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
         self.faults
             .call("receipts", || {
                 locked(&self.state)
+                    .partition(partition)
                     .parked
                     .iter()
                     .take(limit)
@@ -127,16 +142,18 @@ impl ReceiptLog for FakeReceiptLog {
             .await
     }
 
-    async fn unpark(&self, sequences: Vec<u64>) -> Result<(), PortError> {
+    async fn unpark(&self, partition: u32, sequences: Vec<u64>) -> Result<(), PortError> {
         self.faults
             .call("receipts", || {
                 let mut state = locked(&self.state);
                 for sequence in sequences {
-                    state.parked.remove(&sequence);
+                    state.partition(partition).parked.remove(&sequence);
                 }
             })
             .await
     }
+
+    fn release(&self, _partition: u32) {}
 }
 
 #[cfg(test)]

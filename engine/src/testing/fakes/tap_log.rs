@@ -171,7 +171,7 @@ impl TapLog for FakeTapLogReader {
             let now = self.log.clock.monotonic();
             if self.confirmed_at.is_none_or(|at| now.saturating_sub(at) >= CONFIRM_EVERY) {
                 self.confirmed_at = Some(now);
-                return Ok(TapLogEvent::Confirmed);
+                return Ok(TapLogEvent::Confirmed { asked_at: now });
             }
             if let Some(batch) = self.next_batch() {
                 return Ok(batch);
@@ -214,13 +214,15 @@ impl TapLog for FakeTapLogReader {
         self.paused.remove(&partition);
     }
 
-    async fn commit(&mut self, partition: u32, offset: u64) -> Result<(), PortError> {
+    async fn commit(&mut self, settled: &[(u32, u64)]) -> Result<(), PortError> {
         self.faults
             .call("tap log", || {
                 let ledger_len = self.log.ledger.len();
                 let mut state = locked(&self.log.state);
-                state.partitions[partition as usize].committed = Some(offset);
-                state.commits.push(Commit { partition, offset, ledger_len });
+                for (partition, offset) in settled {
+                    state.partitions[*partition as usize].committed = Some(*offset);
+                    state.commits.push(Commit { partition: *partition, offset: *offset, ledger_len });
+                }
             })
             .await
     }

@@ -1,0 +1,43 @@
+//! Seats: how many processes share a gateway's rate.
+//!
+//! A gateway's contract names one rate for the whole city. Each process is given the same share of it, the rate over the
+//! number of seats, and sends only while it holds a seat: so the processes together never exceed what was agreed (L1),
+//! however many are started.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::PortError;
+
+/// A seat that was not renewed for so long is free again, in real time. Longer than a confirmation counts, so that whoever
+/// fell asleep holds its lanes before another process takes its place.
+pub const SEAT_LAPSES_AFTER: Duration = Duration::from_secs(15);
+
+/// Where processes take their seats. One task owns it.
+///
+/// *Promises:* no more processes hold a seat at once than there are seats; a seat that was taken or renewed stays ours for
+/// [`SEAT_LAPSES_AFTER`].
+#[async_trait]
+pub trait Seats: Send + Sync {
+    /// Takes a seat or renews ours; `false` when all are taken.
+    async fn hold(&self) -> Result<bool, PortError>;
+
+    /// Gives our seat back, if we hold one.
+    async fn leave(&self) -> Result<(), PortError>;
+}
+
+/// The one seat of a process that owns its data directory: the directory's lock has seen to it.
+#[derive(Debug)]
+pub struct OnlySeat;
+
+#[async_trait]
+impl Seats for OnlySeat {
+    async fn hold(&self) -> Result<bool, PortError> {
+        Ok(true)
+    }
+
+    async fn leave(&self) -> Result<(), PortError> {
+        Ok(())
+    }
+}
