@@ -6,6 +6,9 @@
 pub mod app;
 pub mod data_dir;
 pub mod outbound;
+pub mod receipts;
+pub mod registry;
+pub mod sealing;
 pub mod sms;
 mod sqlite;
 pub mod store;

@@ -15,29 +15,14 @@ use gatebell_engine::time::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::registry_progress::ProgressFile;
-pub use super::registry_rows::RecordedChange;
 use super::registry_rows::{self as rows, REGISTRY};
 use crate::data_dir::DataDir;
+pub(super) use crate::registry::PORT;
+pub use crate::registry::{Applied, RecordedChange, RegistryStore};
 use crate::sqlite::DatabaseFile;
 
-/// The port, as errors name it.
-pub(super) const PORT: &str = "registry";
 /// How often the engine's progress is looked at while a command waits for it.
 const PROGRESS_EVERY_MS: u64 = 20;
-
-/// Whether a change is in effect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Applied {
-    /// The running engine has applied it.
-    ByTheEngine,
-    /// No engine runs here; the next one reads it before it sends anything.
-    NoEngineRuns,
-    /// The running engine had not applied it when the time was over.
-    NotInTime {
-        /// The version that the engine had come to.
-        reached: u64,
-    },
-}
 
 /// The registry in a data directory.
 #[derive(Debug)]
@@ -166,5 +151,53 @@ impl EmbeddedRegistry {
             Ok(result)
         };
         in_transaction().map_err(|error| self.file.error(&error))
+    }
+}
+
+impl RegistryStore for EmbeddedRegistry {
+    fn current(&self) -> Result<BTreeMap<EntryKey, Entry>, PortError> {
+        self.current()
+    }
+
+    fn for_each(&self, kind: &str, each: &mut dyn FnMut(Entry)) -> Result<(), PortError> {
+        self.for_each(kind, each)
+    }
+
+    fn entry(&self, key: &EntryKey) -> Result<Option<Entry>, PortError> {
+        self.entry(key)
+    }
+
+    fn version(&self) -> Result<u64, PortError> {
+        self.version()
+    }
+
+    fn apply(&self, entries: Vec<Entry>, applied: Timestamp, who: &str) -> Result<u64, PortError> {
+        self.apply(entries, applied, who)
+    }
+
+    fn apply_to_version(
+        &self,
+        version: u64,
+        entries: Vec<Entry>,
+        applied: Timestamp,
+        who: &str,
+    ) -> Result<Option<u64>, PortError> {
+        self.apply_to_version(version, entries, applied, who)
+    }
+
+    fn changes(&self, version: u64, changes_max: usize) -> Result<Vec<RecordedChange>, PortError> {
+        self.changes(version, changes_max)
+    }
+
+    fn mark_made_up(&self) -> Result<(), PortError> {
+        self.mark_made_up()
+    }
+
+    fn is_made_up(&self) -> Result<bool, PortError> {
+        self.is_made_up()
+    }
+
+    fn wait_applied(&self, version: u64, timeout: Duration) -> Result<Applied, PortError> {
+        self.wait_applied(version, timeout)
     }
 }

@@ -7,8 +7,9 @@
 use gatebell_engine::registry::{Entry, EntryKey, RegistryChange};
 use gatebell_engine::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
-use serde::de::DeserializeOwned;
 
+use crate::registry::RecordedChange;
+use crate::registry::entry_json::{entry_of, value_of};
 use crate::sqlite::Schema;
 
 pub(super) const REGISTRY: Schema = Schema {
@@ -29,53 +30,6 @@ pub(super) const REGISTRY: Schema = Schema {
         CREATE TABLE made_up (id INTEGER PRIMARY KEY CHECK (id = 1)) STRICT;
     "],
 };
-
-/// An entry's value as JSON; the kind is a column of its own.
-fn value_of(entry: &Entry) -> serde_json::Result<String> {
-    match entry {
-        Entry::School(it) => serde_json::to_string(it),
-        Entry::Reader(it) => serde_json::to_string(it),
-        Entry::Pupil(it) => serde_json::to_string(it),
-        Entry::Card(it) => serde_json::to_string(it),
-        Entry::Guardian(it) => serde_json::to_string(it),
-        Entry::Binding(it) => serde_json::to_string(it),
-        Entry::Subscription(it) => serde_json::to_string(it),
-        Entry::Order(it) => serde_json::to_string(it),
-        Entry::Day(it) => serde_json::to_string(it),
-        Entry::Protection(it) => serde_json::to_string(it),
-    }
-}
-
-/// The entry of `kind` whose value is `json`; `None` when it is none. Why is not told, as it would quote the value.
-fn entry_of(kind: &str, json: &str) -> Option<Entry> {
-    fn parse<T: DeserializeOwned>(json: &str) -> Option<T> {
-        serde_json::from_str(json).ok()
-    }
-    match kind {
-        "school" => parse(json).map(Entry::School),
-        "reader" => parse(json).map(Entry::Reader),
-        "pupil" => parse(json).map(Entry::Pupil),
-        "card" => parse(json).map(Entry::Card),
-        "guardian" => parse(json).map(Entry::Guardian),
-        "binding" => parse(json).map(Entry::Binding),
-        "subscription" => parse(json).map(Entry::Subscription),
-        "order" => parse(json).map(Entry::Order),
-        "day" => parse(json).map(Entry::Day),
-        "protection" => parse(json).map(Entry::Protection),
-        _ => None,
-    }
-}
-
-/// A change with its circumstances.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RecordedChange {
-    /// The change.
-    pub change: RegistryChange,
-    /// When it was written, by the machine's clock.
-    pub written_at: Timestamp,
-    /// Who made it, as the command or import names itself.
-    pub who: String,
-}
 
 /// Columns that [`change`] reads, in its order.
 macro_rules! change_columns {
