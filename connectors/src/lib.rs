@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod data_dir;
+pub mod kafka;
 pub mod outbound;
 pub mod receipts;
 pub mod registry;

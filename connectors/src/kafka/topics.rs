@@ -1,0 +1,276 @@
+//! The topics: made where they are missing, checked where they are there.
+//!
+//! A topic is never changed: whoever made it may have had reasons, and a setting that would lose or misplace something
+//! stops the start with what to do about it.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::{KafkaSettings, KafkaSetupError, TracingContext};
+
+/// The longest wait for an answer at the start.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// The registry is remembered as of any instant of today and yesterday.
+const COMPACTION_LAG: Duration = Duration::from_secs(2 * 86_400);
+
+const TIMESTAMPS: &str = "message.timestamp.type";
+const APPEND_TIME: &str = "LogAppendTime";
+const CREATE_TIME: &str = "CreateTime";
+const CLEANUP: &str = "cleanup.policy";
+const COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
+
+/// What was found at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The cluster's own id.
+    pub id: String,
+    /// Partitions of the taps, and of the receipts.
+    pub partitions: u32,
+}
+
+impl Cluster {
+    /// The name of the log of taps in `topic`, part of every notice id.
+    pub fn log_name(&self, topic: &str) -> String {
+        format!("kafka/{}/{topic}", self.id)
+    }
+}
+
+/// Makes the topics that are missing, and checks all of them. Several processes may do so at once.
+///
+/// # Errors
+/// When no broker answers, a topic cannot be made, or one is unfit.
+pub async fn prepare_topics(settings: &KafkaSettings) -> Result<Cluster, KafkaSetupError> {
+    make_missing(settings).await?;
+    existing_topics(settings).await
+}
+
+/// Checks the topics, which must be there: for commands that only look.
+///
+/// # Errors
+/// When no broker answers, or a topic is missing or unfit.
+pub async fn existing_topics(settings: &KafkaSettings) -> Result<Cluster, KafkaSetupError> {
+    let found = look(settings).await?;
+    let admin: AdminClient<TracingContext> = client(&settings.client()?)?;
+    let topics = [settings.taps_topic(), settings.registry_topic(), settings.receipts_topic()];
+    for (topic, partitions) in &found.partitions {
+        if partitions.is_none() {
+            return Err(KafkaSetupError::Missing { topic: topic.clone() });
+        }
+    }
+    let resources: Vec<ResourceSpecifier<'_>> =
+        topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let described =
+        admin.describe_configs(&resources, &options()).await.map_err(|cause| no_answer(settings, &cause))?;
+    let configs = topics.iter().zip(described).map(|(topic, config)| {
+        config
+            .map(|config| (topic.as_str(), config))
+            .map_err(|cause| no_answer(settings, &format_args!("{topic}: {cause}")))
+    });
+    for config in configs {
+        let (topic, config) = config?;
+        check_config(settings, topic, &config)?;
+    }
+    check_partitions(settings, &found)
+}
+
+/// What the brokers say of themselves and the topics.
+struct Found {
+    cluster: String,
+    /// By topic; `None`: it is not there.
+    partitions: Vec<(String, Option<u32>)>,
+}
+
+impl Found {
+    fn partitions_of(&self, topic: &str) -> u32 {
+        self.partitions.iter().find(|(name, _)| name == topic).and_then(|(_, count)| *count).unwrap_or(0)
+    }
+}
+
+async fn look(settings: &KafkaSettings) -> Result<Found, KafkaSetupError> {
+    let topics = [
+        settings.taps_topic(),
+        settings.rejected_topic(),
+        settings.registry_topic(),
+        settings.receipts_topic(),
+    ];
+    // A consumer: a producer's question would make the topic, with the broker's defaults.
+    let consumer: BaseConsumer<TracingContext> = client(&settings.consumer()?)?;
+    let asked = settings.clone();
+    let look = move || {
+        let cluster = consumer
+            .client()
+            .fetch_cluster_id(ANSWER_MAX)
+            .ok_or_else(|| no_answer(&asked, &"it does not say which cluster it is"))?;
+        let mut partitions = Vec::new();
+        for topic in topics {
+            let metadata = consumer
+                .fetch_metadata(Some(&topic), ANSWER_MAX)
+                .map_err(|cause| no_answer(&asked, &cause))?;
+            let found =
+                metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+            let count = found.map(|found| u32::try_from(found.partitions().len()).unwrap_or(u32::MAX));
+            partitions.push((topic, count));
+        }
+        Ok(Found { cluster, partitions })
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(found) => found,
+        Err(cause) => Err(no_answer(settings, &cause)),
+    }
+}
+
+async fn make_missing(settings: &KafkaSettings) -> Result<(), KafkaSetupError> {
+    let found = look(settings).await?;
+    let is_missing = |topic: &str| found.partitions_of(topic) == 0;
+    let retention_ms =
+        if settings.made_up_city { "-1".to_owned() } else { settings.retention.as_millis().to_string() };
+    let compaction_lag_ms = COMPACTION_LAG.as_millis().to_string();
+    let timestamps = if settings.made_up_city { CREATE_TIME } else { APPEND_TIME };
+    let in_sync_min = if settings.replication.get() >= 3 { "2" } else { "1" };
+    // Receipts lie in the partition of the tap, whatever the taps were made with.
+    let taps_partitions = match found.partitions_of(&settings.taps_topic()) {
+        0 => settings.partitions.get(),
+        there => there,
+    };
+    let (taps, rejected) = (settings.taps_topic(), settings.rejected_topic());
+    let (registry, receipts) = (settings.registry_topic(), settings.receipts_topic());
+    let topic = |name, partitions: u32| {
+        let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+        let copies = i32::try_from(settings.replication.get()).unwrap_or(i32::MAX);
+        NewTopic::new(name, partitions, TopicReplication::Fixed(copies))
+            .set("min.insync.replicas", in_sync_min)
+    };
+    let wanted = [
+        topic(&taps, taps_partitions).set(TIMESTAMPS, timestamps).set("retention.ms", &retention_ms),
+        topic(&rejected, 1).set("retention.ms", &retention_ms),
+        topic(&registry, 1)
+            .set(TIMESTAMPS, timestamps)
+            .set(CLEANUP, "compact")
+            .set(COMPACTION_LAG_MS, &compaction_lag_ms)
+            .set("delete.retention.ms", &compaction_lag_ms),
+        topic(&receipts, taps_partitions).set("retention.ms", &retention_ms),
+    ];
+    let missing: Vec<NewTopic<'_>> = wanted.into_iter().filter(|topic| is_missing(topic.name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let admin: AdminClient<TracingContext> = client(&settings.client()?)?;
+    let made =
+        admin.create_topics(&missing, &options()).await.map_err(|cause| no_answer(settings, &cause))?;
+    for result in made {
+        match result {
+            Ok(topic) => tracing::info!(topic, "made the topic"),
+            // Another process was faster.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, cause)) => return Err(KafkaSetupError::NotMade { topic, cause: cause.to_string() }),
+        }
+    }
+    wait_until_known(settings, &missing).await
+}
+
+/// A new topic takes a moment until every broker knows it.
+async fn wait_until_known(settings: &KafkaSettings, made: &[NewTopic<'_>]) -> Result<(), KafkaSetupError> {
+    let deadline = tokio::time::Instant::now() + ANSWER_MAX;
+    loop {
+        let found = look(settings).await?;
+        let Some(unknown) = made.iter().find(|topic| found.partitions_of(topic.name) == 0) else {
+            return Ok(());
+        };
+        if tokio::time::Instant::now() > deadline {
+            let cause = "the broker made it and does not know it".to_owned();
+            return Err(KafkaSetupError::NotMade { topic: unknown.name.to_owned(), cause });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn check_config(
+    settings: &KafkaSettings,
+    topic: &str,
+    config: &ConfigResource,
+) -> Result<(), KafkaSetupError> {
+    let value = |name: &str| config.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+    let set_it = |setting: &str| {
+        format!(
+            "set it with kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {setting}"
+        )
+    };
+    let unfit = |found: String, needed: &str, remedy: String| {
+        Err(KafkaSetupError::Unfit { topic: topic.to_owned(), found, needed: needed.to_owned(), remedy })
+    };
+    if topic == settings.taps_topic() {
+        let timestamps = value(TIMESTAMPS);
+        if timestamps != APPEND_TIME && !settings.made_up_city {
+            let remedy = format!(
+                "the time of receipt decides what a tap means, and producers must not choose it; {}",
+                set_it(&format!("{TIMESTAMPS}={APPEND_TIME}"))
+            );
+            return unfit(
+                format!("{TIMESTAMPS}={timestamps}"),
+                &format!("{TIMESTAMPS}={APPEND_TIME}"),
+                remedy,
+            );
+        }
+    }
+    let cleanup = value(CLEANUP);
+    let must_be_compacted = topic == settings.registry_topic();
+    if must_be_compacted != (cleanup == "compact") {
+        let needed = if must_be_compacted { "cleanup.policy=compact" } else { "cleanup.policy=delete" };
+        return unfit(format!("{CLEANUP}={cleanup}"), needed, set_it(needed));
+    }
+    if must_be_compacted {
+        let lag_ms = value(COMPACTION_LAG_MS);
+        if !lag_ms.parse::<u128>().is_ok_and(|lag| lag >= COMPACTION_LAG.as_millis()) {
+            let needed = format!("{COMPACTION_LAG_MS}={}", COMPACTION_LAG.as_millis());
+            return unfit(format!("{COMPACTION_LAG_MS}={lag_ms}"), &needed, set_it(&needed));
+        }
+    }
+    Ok(())
+}
+
+fn check_partitions(settings: &KafkaSettings, found: &Found) -> Result<Cluster, KafkaSetupError> {
+    let (taps, registry, receipts) =
+        (settings.taps_topic(), settings.registry_topic(), settings.receipts_topic());
+    let partitions = found.partitions_of(&taps);
+    let unfit = |topic: String, found: u32, needed: u32, remedy: String| {
+        let (found, needed) = (format!("{found} partitions"), format!("{needed}"));
+        Err(KafkaSetupError::Unfit { topic, found, needed, remedy })
+    };
+    let of_registry = found.partitions_of(&registry);
+    if of_registry != 1 {
+        let remedy = "its order is the order of the changes; make it anew with one partition".to_owned();
+        return unfit(registry, of_registry, 1, remedy);
+    }
+    let of_receipts = found.partitions_of(&receipts);
+    if of_receipts != partitions {
+        let remedy = format!(
+            "as many as {taps}: a receipt lies in the partition of its tap; raise the smaller one with \
+             kafka-topics.sh --alter --partitions"
+        );
+        return unfit(receipts, of_receipts, partitions, remedy);
+    }
+    Ok(Cluster { id: found.cluster.clone(), partitions })
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER_MAX)).operation_timeout(Some(ANSWER_MAX))
+}
+
+fn client<T>(config: &ClientConfig) -> Result<T, KafkaSetupError>
+where
+    T: rdkafka::config::FromClientConfigAndContext<TracingContext>,
+{
+    config
+        .create_with_context(TracingContext)
+        .map_err(|cause| KafkaSetupError::Client { cause: cause.to_string() })
+}
+
+fn no_answer(settings: &KafkaSettings, cause: &dyn std::fmt::Display) -> KafkaSetupError {
+    KafkaSetupError::NoAnswer { bootstrap: settings.bootstrap.clone(), cause: cause.to_string() }
+}
