@@ -49,16 +49,15 @@ async fn taps_stamped_by_their_producers_are_only_for_made_up_cities() {
 
 #[tokio::test]
 async fn unfit_topics_are_refused_with_what_to_do() {
-    let receipts = |settings: &KafkaSettings| settings.receipts_topic();
-    let registry = |settings: &KafkaSettings| settings.registry_topic();
-    let compacted = ("cleanup.policy", "compact");
-    type Config = &'static [(&'static str, &'static str)];
     type Topic = fn(&KafkaSettings) -> String;
+    type Config = &'static [(&'static str, &'static str)];
+    const TWO_DAYS: Config = &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "172800000")];
+    const COMPACTED: Config = &[("cleanup.policy", "compact")];
     let unfit: [(Topic, i32, Config, &str); 4] = [
-        (receipts, 3, &[], "kafka-topics.sh --alter --partitions"),
-        (receipts, 4, &[compacted], "cleanup.policy=delete"),
-        (registry, 2, &[compacted, ("min.compaction.lag.ms", "172800000")], "one partition"),
-        (registry, 1, &[compacted], "min.compaction.lag.ms=172800000"),
+        (KafkaSettings::receipts_topic, 3, &[], "kafka-topics.sh --alter --partitions"),
+        (KafkaSettings::receipts_topic, 4, COMPACTED, "cleanup.policy=delete"),
+        (KafkaSettings::registry_topic, 2, TWO_DAYS, "one partition"),
+        (KafkaSettings::registry_topic, 1, COMPACTED, "min.compaction.lag.ms=172800000"),
     ];
     for (topic, partitions, config, remedy) in unfit {
         let own = OwnTopics::new();
