@@ -223,11 +223,74 @@ fn a_day_is_made_one_off_or_one_of_school() {
     let run = city.gatebell(&["days", "school", "2026-02-01", "--name", "補課"]);
     assert!(run.code == 0 && run.stderr.contains("is outside term 114-1"), "{}", run.stderr);
 
-    // The directory does not name these days, so an import would take them back, and says so.
-    let dir = city.dir();
-    let run = city.gatebell(&["import", text(&dir)]);
-    assert_refused(&run, "--allow-removals");
+    let run = city.import(&[]);
+    assert!(run.stdout.contains("kept day: 2025-10-01 of all schools (off)"), "{}", run.stdout);
+    assert_eq!(rule("2025-10-01", None), Some(DayKind::Off), "the directory does not know of it");
+    let run = city.import(&["--undo-commands"]);
     assert!(run.stdout.contains("removed day: 2025-10-01 of all schools (off)"), "{}", run.stdout);
+    assert_eq!(rule("2025-10-01", None), None);
+}
+
+#[test]
+fn an_import_that_would_undo_single_commands_names_each_and_writes_nothing() {
+    let city = City::new();
+    city.import(&[]);
+    for args in [
+        &["order", "cancel", "O1", "--by", "lin"][..],
+        &["card", "replace", "04AA", "04CC", "--by", "chen"],
+        &["days", "school", "2025-09-29", "--name", "照常上課", "--by", "wang"],
+    ] {
+        assert_eq!(city.gatebell(args).code, 0);
+    }
+    let version = registry(&city).version().unwrap();
+    let refused = city.gatebell(&["import", text(&city.dir())]);
+    for line in [
+        "order O1: cancelled by lin on 20",
+        "a card of P1: taken back by chen on 20",
+        "the directory says P1 holds it",
+        "a card of P1: given to P1 by chen on 20",
+        "the directory says nobody holds it",
+        "day 2025-09-29 of all schools: set to school by wang on 20",
+        "import with --undo-commands if that is meant",
+    ] {
+        assert_refused(&refused, line);
+    }
+    for personal in ["04AA", "04CC", "王"] {
+        assert!(!refused.stdout.contains(personal) && !refused.stderr.contains(personal));
+    }
+    assert_eq!(registry(&city).version().unwrap(), version);
+    assert_refused(&city.gatebell(&["import", text(&city.dir()), "--dry-run"]), "--undo-commands");
+
+    city.import(&["--undo-commands"]);
+    assert_eq!(order_state(&city, "O1"), OrderState::Approved);
+    assert_eq!(holder(&city, "04AA", soon()).as_deref(), Some("P1"));
+    assert_eq!(holder(&city, "04CC", soon()), None);
+    let run = city.import(&[]);
+    assert!(run.stdout.contains("no difference"), "{}", run.stdout);
+}
+
+#[test]
+fn a_directory_that_says_what_the_commands_did_is_imported_and_rules_from_then_on() {
+    let city = City::new();
+    city.import(&[]);
+    for args in [
+        &["order", "cancel", "O1"][..],
+        &["card", "replace", "04AA", "04CC"],
+        &["days", "off", "2025-10-01", "--name", "颱風停課"],
+    ] {
+        assert_eq!(city.gatebell(args).code, 0);
+    }
+    city.edit("orders.csv", "approved,68,2025-09-05,", "cancelled,68,2025-09-05,2026-01-05");
+    city.edit("cards.csv", "04AA,P1,,", "04AA,P1,,2025-10-01\n04CC,P1,2025-10-01,");
+    city.edit("days.csv", "2025-09-29,,off,教師節\n", "2025-09-29,,off,教師節\n2025-10-01,,off,颱風停課\n");
+    city.import(&[]);
+    assert_eq!(holder(&city, "04CC", soon()).as_deref(), Some("P1"));
+
+    // The directory knew, so what it says now is no slip.
+    city.edit("days.csv", "2025-10-01,,off", "2025-10-01,,school");
+    city.edit("cards.csv", "04CC,P1,2025-10-01,", "04CC,P1,2025-10-01,2026-01-01");
+    city.import(&[]);
+    assert_eq!(holder(&city, "04CC", soon()), None);
 }
 
 #[test]

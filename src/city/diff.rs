@@ -1,15 +1,18 @@
 //! The difference between a city directory and what a registry holds: which entries an import writes, and how to tell
 //! people about them.
 //!
-//! The directory is the whole truth about everything but protections, which no import touches: what it does not name any
-//! more is removed. Changes that single commands made since are part of the difference like anything else.
+//! The directory is the whole truth about everything but protections, which no import touches, and days that single
+//! commands set: what else it does not name any more is removed. Changes of single commands that the directory
+//! contradicts are part of the difference like anything else, and are told apart.
 
 use std::collections::HashMap;
 
 use gatebell_engine::registry::{Entry, EntryKey};
 use gatebell_engine::time::Timestamp;
 
+use super::commanded::{CommandChange, Commanded, Fate, Undoing};
 use super::removal::{is_withdrawn, removed};
+use super::wording::{named, what_changes};
 
 /// The kinds of a city directory, in the order in which they refer to each other.
 pub(crate) const KINDS: [&str; 9] =
@@ -28,6 +31,10 @@ pub(crate) struct Difference {
     pub(crate) entries: Vec<Entry>,
     /// By kind, in the order of [`KINDS`].
     pub(crate) kinds: Vec<KindDifference>,
+    /// Changes of single commands that it would undo.
+    pub(crate) undoings: Vec<Undoing>,
+    /// Days, in words, that single commands set and the directory does not name.
+    pub(crate) kept_days: Vec<String>,
 }
 
 /// What an import would do to one kind of entry.
@@ -43,6 +50,8 @@ pub(crate) struct KindDifference {
     pub(crate) changed: Happening,
     /// Those that go away, as a whole or because the rows that were still to run are left out.
     pub(crate) removed: Happening,
+    /// Of those, the ones that only a single command had brought.
+    removed_of_commands: usize,
 }
 
 /// How often something happens, with some examples.
@@ -64,9 +73,9 @@ impl Happening {
 }
 
 impl KindDifference {
-    /// Whether more than one in a hundred of what stands goes away.
+    /// Whether more than one in a hundred of what stands goes away, apart from what single commands brought.
     pub(crate) fn removes_too_much(&self) -> bool {
-        self.removed.count * REMOVED_ONE_IN > self.standing
+        (self.removed.count - self.removed_of_commands) * REMOVED_ONE_IN > self.standing
     }
 
     /// Whether nothing happens.
@@ -77,10 +86,11 @@ impl KindDifference {
 
 impl Difference {
     /// Compares `wanted`, a directory's entries, with what `stands`: it is called with each kind and hands over every entry
-    /// of that kind. Removals happen at `now`.
+    /// of that kind. Removals happen at `now`; `commanded` tells what of it single commands changed.
     pub(crate) fn between<E>(
         wanted: Vec<Entry>,
         now: Timestamp,
+        commanded: &Commanded,
         mut stands: impl FnMut(&'static str, &mut dyn FnMut(Entry)) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut wanted_by_kind: HashMap<&'static str, Vec<Entry>> = HashMap::new();
@@ -89,7 +99,8 @@ impl Difference {
         }
         let mut difference = Self::default();
         for kind in KINDS {
-            let mut comparison = Comparison::new(kind, wanted_by_kind.remove(kind).unwrap_or_default(), now);
+            let mut comparison =
+                Comparison::new(kind, wanted_by_kind.remove(kind).unwrap_or_default(), now, commanded);
             stands(kind, &mut |entry| comparison.take(&entry))?;
             comparison.finish(&mut difference);
         }
@@ -103,35 +114,74 @@ impl Difference {
 }
 
 /// One kind, while what stands is handed over.
-struct Comparison {
+struct Comparison<'c> {
     /// In the order of the directory; taken out once they are known to stand.
     wanted: Vec<Option<Entry>>,
     places: HashMap<EntryKey, usize>,
     now: Timestamp,
+    commanded: &'c Commanded,
     kind: KindDifference,
     /// Entries to write over those that stand.
     written_over: Vec<Entry>,
+    undoings: Vec<Undoing>,
+    kept_days: Vec<String>,
 }
 
-impl Comparison {
-    fn new(kind: &'static str, wanted: Vec<Entry>, now: Timestamp) -> Self {
+impl<'c> Comparison<'c> {
+    fn new(kind: &'static str, wanted: Vec<Entry>, now: Timestamp, commanded: &'c Commanded) -> Self {
         let places = wanted.iter().enumerate().map(|(place, entry)| (entry.key(), place)).collect();
         let (added, changed, removed) = Default::default();
         Self {
             wanted: wanted.into_iter().map(Some).collect(),
             places,
             now,
-            kind: KindDifference { kind, standing: 0, added, changed, removed },
+            commanded,
+            kind: KindDifference { kind, standing: 0, added, changed, removed, removed_of_commands: 0 },
             written_over: Vec::new(),
+            undoings: Vec::new(),
+            kept_days: Vec::new(),
         }
     }
 
     /// Compares an entry that is on record with the directory's.
     fn take(&mut self, recorded: &Entry) {
+        let key = recorded.key();
+        let place = self.places.get(&key);
+        let wanted = place.and_then(|place| self.wanted.get_mut(*place)).and_then(Option::take);
+        let by_command = self.commanded.changes.get(&key);
+        let is_kept = by_command.is_some_and(|change| self.judge(change, recorded, wanted.as_ref()));
+        if is_kept {
+            self.kind.standing += 1;
+            return;
+        }
+        let (written_before, removed_before) = (self.written_over.len(), self.kind.removed.count);
+        self.compare(recorded, wanted);
+        if by_command.is_some() {
+            self.kind.removed_of_commands += self.kind.removed.count - removed_before;
+            if self.written_over.len() == written_before {
+                // The directory says so too: written again, it is the directory's from now on.
+                self.written_over.push(recorded.clone());
+            }
+        }
+    }
+
+    /// Notes what becomes of a command's change; whether the entry stays as it is.
+    fn judge(&mut self, change: &CommandChange, recorded: &Entry, wanted: Option<&Entry>) -> bool {
+        match change.fate(recorded, wanted, self.now) {
+            Fate::Kept if !self.commanded.is_undone => {
+                self.kept_days.push(named(recorded));
+                return true;
+            }
+            Fate::Kept => self.undoings.push(change.undoing(recorded, "nothing of it".to_owned())),
+            Fate::Undone(directory_says) => self.undoings.push(change.undoing(recorded, directory_says)),
+            Fate::TakenOver => {}
+        }
+        false
+    }
+
+    fn compare(&mut self, recorded: &Entry, wanted: Option<Entry>) {
         let removal = removed(recorded, self.now);
         self.kind.standing += usize::from(removal.is_some());
-        let place = self.places.get(&recorded.key());
-        let wanted = place.and_then(|place| self.wanted.get_mut(*place)).and_then(Option::take);
         let Some(wanted) = wanted else {
             if let Some(removal) = removal {
                 self.kind.removed.note(|| named(recorded));
@@ -160,63 +210,8 @@ impl Comparison {
         }
         difference.entries.extend(self.written_over);
         difference.kinds.push(kind);
-    }
-}
-
-/// `entry` by its codes; a card, which identifies a child to whoever finds it, by its last holder.
-fn named(entry: &Entry) -> String {
-    match entry {
-        Entry::Card(it) => match it.holders.iter().max_by_key(|holder| holder.stretch.from) {
-            Some(holder) => format!("a card of {}", holder.pupil),
-            None => "a card of nobody".to_owned(),
-        },
-        Entry::Binding(it) => format!("{} to {}", it.guardian, it.pupil),
-        Entry::Subscription(it) => format!("{} for {} by {}", it.guardian, it.pupil, it.channel),
-        Entry::Order(it) => format!("{} ({})", it.order, state_word(entry).unwrap_or_default()),
-        Entry::Day(it) => {
-            let schools = it.school.as_ref().map_or("all schools", |school| school.as_str());
-            format!("{} of {schools} ({})", it.date, state_word(entry).unwrap_or_default())
-        }
-        _ => entry.key().expose().into(),
-    }
-}
-
-/// What differs, by the names of the fields; of orders and days also how.
-fn what_changes(before: &Entry, after: &Entry) -> String {
-    if let (Some(word_before), Some(word_after)) = (state_word(before), state_word(after))
-        && word_before != word_after
-    {
-        return format!("{word_before} before");
-    }
-    let fields_of = |entry: &Entry| match serde_json::to_value(entry) {
-        Ok(serde_json::Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    };
-    let (before, after) = (fields_of(before), fields_of(after));
-    let mut names: Vec<&str> = after
-        .iter()
-        .filter(|(name, value)| before.get(*name) != Some(value))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    names.extend(before.keys().filter(|name| !after.contains_key(*name)).map(String::as_str));
-    names.join(", ")
-}
-
-fn state_word(entry: &Entry) -> Option<&'static str> {
-    use gatebell_engine::registry::{DayKind, OrderState};
-    match entry {
-        Entry::Order(it) => Some(match it.state {
-            OrderState::Ordered => "ordered",
-            OrderState::Paid => "paid",
-            OrderState::Approved => "approved",
-            OrderState::Cancelled => "cancelled",
-        }),
-        Entry::Day(it) => Some(match it.rule {
-            Some(DayKind::Off) => "off",
-            Some(DayKind::School) => "school",
-            None => "as the term says",
-        }),
-        _ => None,
+        difference.undoings.extend(self.undoings);
+        difference.kept_days.extend(self.kept_days);
     }
 }
 
@@ -227,64 +222,21 @@ mod tests {
     use std::collections::BTreeMap;
     use std::convert::Infallible;
 
-    use gatebell_engine::ids::{CardNumber, Personal};
-    use gatebell_engine::notice::Passages;
-    use gatebell_engine::registry::{
-        Card, CardHolder, DayKind, DayRule, Order, OrderState, Protection, Pupil,
-    };
-    use gatebell_engine::time::Stretch;
+    use gatebell_engine::registry::{DayKind, OrderState, Protection};
     use proptest::prelude::*;
 
+    use super::super::sample_entries::{card, day, order, pupil};
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
-    fn pupil(id: &str, name: &str) -> Entry {
-        Entry::Pupil(Pupil {
-            pupil: id.parse().unwrap(),
-            school: "S1".parse().unwrap(),
-            class: "".into(),
-            seat: "".into(),
-            name: Personal::new(name),
-            removed: None,
-        })
-    }
-
-    fn card(number: &str, stretches: &[(i64, i64)]) -> Entry {
-        let holders = stretches
-            .iter()
-            .map(|(from, until)| CardHolder {
-                pupil: "P1".parse().unwrap(),
-                stretch: Stretch {
-                    from: Timestamp::from_millis(*from),
-                    until: Timestamp::from_millis(*until),
-                },
-            })
-            .collect();
-        Entry::Card(Card { card: CardNumber::new(number).unwrap(), holders })
-    }
-
-    fn order(state: OrderState) -> Entry {
-        Entry::Order(Order {
-            order: "O1".parse().unwrap(),
-            guardian: "G1".parse().unwrap(),
-            pupil: "P1".parse().unwrap(),
-            plan: Passages::Both,
-            state,
-            prepaid_dollars: 136,
-            approved_at: (state == OrderState::Approved).then_some(Timestamp::from_millis(5)),
-            cancelled_at: None,
-        })
-    }
-
-    fn day(rule: DayKind) -> Entry {
-        let date = "2025-09-29".parse().unwrap();
-        Entry::Day(DayRule { date, school: None, rule: Some(rule), name: "颱風停課".into() })
-    }
-
     fn difference(wanted: &[Entry], recorded: &[Entry]) -> Difference {
+        difference_from(wanted, recorded, &Commanded::default())
+    }
+
+    fn difference_from(wanted: &[Entry], recorded: &[Entry], commanded: &Commanded) -> Difference {
         let result: Result<Difference, Infallible> =
-            Difference::between(wanted.to_vec(), NOW, |kind, each| {
+            Difference::between(wanted.to_vec(), NOW, commanded, |kind, each| {
                 recorded.iter().filter(|entry| entry.kind() == kind).cloned().for_each(each);
                 Ok(())
             });
@@ -300,7 +252,7 @@ mod tests {
     fn the_same_directory_again_makes_no_difference() {
         let entries = [
             pupil("P1", "王小明"),
-            card("04AA", &[(0, i64::MAX)]),
+            card("04AA", &[("P1", 0, i64::MAX)]),
             order(OrderState::Paid),
             day(DayKind::Off),
         ];
@@ -348,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn what_single_commands_did_is_kept_taken_over_or_named_as_undone() {
+        let change = || CommandChange { applied: NOW, written_at: NOW, who: "lin".to_owned() };
+        let recorded = [order(OrderState::Cancelled), day(DayKind::Off)];
+        let commanded = |is_undone| Commanded {
+            changes: recorded.iter().map(|entry| (entry.key(), change())).collect(),
+            is_undone,
+        };
+        let told = |difference: &Difference| (difference.undoings.len(), difference.kept_days.len());
+
+        let agreed = difference_from(&recorded, &recorded, &commanded(false));
+        assert_eq!((told(&agreed), &agreed.entries[..]), ((0, 0), &recorded[..]), "taken over");
+        let contrary = [order(OrderState::Approved)];
+        let refused = difference_from(&contrary, &recorded, &commanded(false));
+        assert_eq!((told(&refused), counts(&refused, "day")), ((1, 1), (0, 0, 0)));
+        let forced = difference_from(&contrary, &recorded, &commanded(true));
+        assert_eq!((told(&forced), counts(&forced, "day")), ((2, 0), (0, 0, 1)));
+        assert_eq!(forced.removing_too_much().count(), 0, "what goes is named already");
+    }
+
+    #[test]
     fn removing_more_than_one_in_a_hundred_is_too_much() {
         let pupils: Vec<Entry> = (0..200).map(|number| pupil(&format!("P{number}"), "")).collect();
         assert_eq!(difference(&pupils[2..], &pupils).removing_too_much().count(), 0);
@@ -359,10 +331,10 @@ mod tests {
 
     #[test]
     fn a_key_whose_running_rows_are_left_out_counts_as_removed() {
-        let recorded = [card("04AA", &[(0, 500), (500, i64::MAX)])];
-        assert_eq!(counts(&difference(&[card("04AA", &[(0, 500)])], &recorded), "card"), (0, 0, 1));
+        let recorded = [card("04AA", &[("P1", 0, 500), ("P1", 500, i64::MAX)])];
+        assert_eq!(counts(&difference(&[card("04AA", &[("P1", 0, 500)])], &recorded), "card"), (0, 0, 1));
         assert_eq!(
-            counts(&difference(&[card("04AA", &[(0, 500), (500, 900)])], &recorded), "card"),
+            counts(&difference(&[card("04AA", &[("P1", 0, 500), ("P1", 500, 900)])], &recorded), "card"),
             (0, 1, 0)
         );
     }
@@ -370,7 +342,7 @@ mod tests {
     #[test]
     fn examples_name_nothing_personal() {
         let changed =
-            difference(&[pupil("P1", "王小明"), card("04AA", &[(0, 10)])], &[pupil("P1", "林美麗")]);
+            difference(&[pupil("P1", "王小明"), card("04AA", &[("P1", 0, 10)])], &[pupil("P1", "林美麗")]);
         let shown = format!("{:?}", changed.kinds);
         for personal in ["王小明", "林美麗", "04AA"] {
             assert!(!shown.contains(personal), "{shown}");

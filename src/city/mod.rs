@@ -5,6 +5,7 @@
 //! registry holds. This module owns the form of the files and promises that entries without mistakes are whole: every
 //! reference leads somewhere and no two rows contradict each other. Storing them is left to the commands.
 
+pub(crate) mod commanded;
 pub(crate) mod diff;
 mod entries;
 mod findings;
@@ -14,9 +15,12 @@ mod model_tests;
 mod relations;
 pub(crate) mod removal;
 mod rows;
+#[cfg(test)]
+mod sample_entries;
 mod table;
 #[cfg(test)]
 mod tests;
+mod wording;
 
 use std::path::Path;
 

@@ -103,59 +103,35 @@ fn end_all<T: Lasting>(rows: &mut Vec<T>, now: Timestamp) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use gatebell_engine::ids::CardNumber;
-    use gatebell_engine::notice::Passages;
-    use gatebell_engine::registry::Card;
-
+    use super::super::sample_entries::{card, stamped_order};
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
-    fn card(stretches: &[(i64, i64)]) -> Entry {
-        let holders = stretches
-            .iter()
-            .map(|(from, until)| CardHolder {
-                pupil: "P1".parse().unwrap(),
-                stretch: Stretch {
-                    from: Timestamp::from_millis(*from),
-                    until: Timestamp::from_millis(*until),
-                },
-            })
-            .collect();
-        Entry::Card(Card { card: CardNumber::new("04AA").unwrap(), holders })
-    }
-
-    fn order(state: OrderState, approved_ms: Option<i64>, cancelled_ms: Option<i64>) -> Order {
-        Order {
-            order: "O1".parse().unwrap(),
-            guardian: "G1".parse().unwrap(),
-            pupil: "P1".parse().unwrap(),
-            plan: Passages::Both,
-            state,
-            prepaid_dollars: 136,
-            approved_at: approved_ms.map(Timestamp::from_millis),
-            cancelled_at: cancelled_ms.map(Timestamp::from_millis),
-        }
+    fn held(stretches: &[(i64, i64)]) -> Entry {
+        let holders: Vec<_> = stretches.iter().map(|(from, until)| ("P1", *from, *until)).collect();
+        card("04AA", &holders)
     }
 
     #[test]
     fn a_removed_card_keeps_what_was_and_loses_what_is_to_come() {
-        let after = removed(&card(&[(0, 500), (500, i64::MAX), (i64::MAX - 1, i64::MAX)]), NOW);
-        assert_eq!(after, Some(card(&[(0, 500), (500, 1_000)])));
-        assert_eq!(removed(&card(&[(0, 500), (500, 1_000)]), NOW), None);
+        let after = removed(&held(&[(0, 500), (500, i64::MAX), (i64::MAX - 1, i64::MAX)]), NOW);
+        assert_eq!(after, Some(held(&[(0, 500), (500, 1_000)])));
+        assert_eq!(removed(&held(&[(0, 500), (500, 1_000)]), NOW), None);
     }
 
     #[test]
     fn a_removed_order_is_cancelled_now() {
         use OrderState::{Approved, Cancelled, Ordered};
         for (before, after) in [
-            (order(Ordered, None, None), Some(order(Cancelled, None, Some(1_000)))),
-            (order(Approved, Some(10), None), Some(order(Cancelled, Some(10), Some(1_000)))),
-            (order(Approved, Some(2_000), None), Some(order(Cancelled, None, Some(1_000)))),
-            (order(Cancelled, Some(10), Some(900)), None),
-            (order(Cancelled, Some(10), Some(3_000)), Some(order(Cancelled, Some(10), Some(1_000)))),
+            (stamped_order(Ordered, None, None), Some(stamped_order(Cancelled, None, Some(1_000)))),
+            (stamped_order(Approved, Some(10), None), Some(stamped_order(Cancelled, Some(10), Some(1_000)))),
+            (stamped_order(Approved, Some(2_000), None), Some(stamped_order(Cancelled, None, Some(1_000)))),
+            (stamped_order(Cancelled, Some(10), Some(900)), None),
+            (
+                stamped_order(Cancelled, Some(10), Some(3_000)),
+                Some(stamped_order(Cancelled, Some(10), Some(1_000))),
+            ),
         ] {
             assert_eq!(cancelled(&before, NOW), after, "{before:?}");
         }
@@ -163,15 +139,15 @@ mod tests {
 
     #[test]
     fn rows_that_are_left_out_are_withdrawn_and_rows_that_end_are_not() {
-        let before = card(&[(0, 500), (500, i64::MAX)]);
+        let before = held(&[(0, 500), (500, i64::MAX)]);
         for (after, expected) in [
-            (card(&[(0, 500)]), true),
-            (card(&[(0, 500), (500, 900)]), false),
-            (card(&[(0, 500), (500, i64::MAX)]), false),
-            (card(&[(700, i64::MAX)]), false),
+            (held(&[(0, 500)]), true),
+            (held(&[(0, 500), (500, 900)]), false),
+            (held(&[(0, 500), (500, i64::MAX)]), false),
+            (held(&[(700, i64::MAX)]), false),
         ] {
             assert_eq!(is_withdrawn(&before, &after, NOW), expected, "{after:?}");
         }
-        assert!(!is_withdrawn(&card(&[(0, 500)]), &card(&[]), NOW));
+        assert!(!is_withdrawn(&held(&[(0, 500)]), &held(&[]), NOW));
     }
 }

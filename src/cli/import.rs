@@ -1,26 +1,30 @@
 //! `gatebell import DIR`: a city directory into the registry, as the difference from what stands there.
 
+use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
-use gatebell_engine::registry::Entry;
+use gatebell_connectors::store::embedded::registry::{ChangeOrigin, EmbeddedRegistry};
+use gatebell_engine::registry::{Entry, EntryKey};
 use gatebell_engine::time::Timestamp;
+use jiff::tz::TimeZone;
 
 use super::registry_change::{By, counts_from, wait};
 use super::{EXIT_FOUND_OR_FAILED, Globals, check};
 use crate::city;
+use crate::city::commanded::{CommandChange, Commanded};
 use crate::city::diff::{Difference, Happening, KindDifference};
 
 /// How long an import waits for the running engine: a whole city is read in some seconds.
 const WAIT_S_MAX: u64 = 600;
 
 /// Brings a city directory (CSV files) into the store, or the difference when there is a city already: what the directory
-/// does not name any more is removed, but for protections. A directory with mistakes is not imported at all.
+/// does not name any more is removed, but for protections and for days that a single command set. A directory with mistakes
+/// is not imported at all, nor one that would undo what single commands changed since the last import.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The city directory
@@ -31,6 +35,9 @@ pub(crate) struct Args {
     /// Also when more than 1 % of the cards, the orders or anything else would be removed
     #[arg(long)]
     allow_removals: bool,
+    /// Also when that undoes what single commands changed; days that they set and the directory does not name go, too
+    #[arg(long)]
+    undo_commands: bool,
     /// The city is a made-up one (demo, load): gateways that are not on loopback refuse its notices
     #[arg(long)]
     made_up: bool,
@@ -62,13 +69,14 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
     let Some(store) = open_store(args, globals)? else {
         // Nothing there yet, and a dry run makes nothing.
-        let difference = Difference::between(reading.entries, super::now(), |_, _| anyhow::Ok(()))?;
+        let difference =
+            Difference::between(reading.entries, super::now(), &Commanded::default(), |_, _| anyhow::Ok(()))?;
         print(&difference, &mut out)?;
         writeln!(out, "dry run: nothing was written")?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     };
-    let imported = import(args, &store, reading.entries, &mut out);
+    let imported = import(args, &store, reading.entries, term.time_zone(), &mut out);
     out.flush()?;
     imported
 }
@@ -111,12 +119,23 @@ fn import(
     args: &Args,
     store: &EmbeddedRegistry,
     entries: Vec<Entry>,
+    zone: &TimeZone,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     let version = store.version()?;
     let now = super::now();
-    let difference = Difference::between(entries, now, |kind, each| store.for_each(kind, each))?;
+    let commanded = Commanded { changes: changes_by_commands(store)?, is_undone: args.undo_commands };
+    let difference = Difference::between(entries, now, &commanded, |kind, each| store.for_each(kind, each))?;
     print(&difference, out)?;
+
+    let undoings: Vec<String> = difference.undoings.iter().map(|undoing| undoing.shown(zone)).collect();
+    if !undoings.is_empty() && !args.undo_commands {
+        out.flush()?;
+        return Err(anyhow!("{}", undoings.join("\n")).context(
+            "what single commands changed would be undone, and nothing was written: bring the directory up to date, \
+             or import with --undo-commands if that is meant",
+        ));
+    }
 
     let too_much: Vec<String> = difference
         .removing_too_much()
@@ -147,6 +166,20 @@ fn import(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What single commands changed that no import has taken over.
+fn changes_by_commands(store: &EmbeddedRegistry) -> anyhow::Result<HashMap<EntryKey, CommandChange>> {
+    let standing = store.standing_by_single_commands()?.into_iter();
+    let changes = standing.map(|recorded| {
+        let change = CommandChange {
+            applied: recorded.change.applied,
+            written_at: recorded.written_at,
+            who: recorded.who,
+        };
+        (recorded.change.entry.key(), change)
+    });
+    Ok(changes.collect())
+}
+
 /// Writes `entries`, which follow from what stood at `version`; the version of the last change.
 fn write(
     args: &Args,
@@ -162,11 +195,15 @@ fn write(
     if entries.is_empty() {
         return Ok(version);
     }
-    let written = store.apply_to_version(version, entries, counts_from, &args.by.who())?;
+    let written =
+        store.apply_to_version(version, entries, counts_from, &args.by.who(), ChangeOrigin::Import)?;
     written.context("somebody else changed the registry meanwhile, and nothing was written: import again")
 }
 
 fn print(difference: &Difference, out: &mut impl Write) -> std::io::Result<()> {
+    for day in &difference.kept_days {
+        writeln!(out, "kept day: {day}, which a single command set and the directory does not name")?;
+    }
     if difference.kinds.iter().all(KindDifference::is_empty) {
         return writeln!(out, "no difference from what is there");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::registry::{Applied, EmbeddedRegistry};
+use gatebell_connectors::store::embedded::registry::{Applied, ChangeOrigin, EmbeddedRegistry};
 use gatebell_engine::ids::{GuardianId, PupilId, SchoolId};
 use gatebell_engine::registry::{CHANGE_LEAD, Entry, EntryKey, Guardian, Pupil, School};
 use gatebell_engine::time::Timestamp;
@@ -111,7 +111,8 @@ impl RegistryOfCity {
             let written = if decided.entries.is_empty() {
                 Some(version)
             } else {
-                self.store.apply_to_version(version, decided.entries, counts_from, &by.who())?
+                let origin = ChangeOrigin::SingleCommand;
+                self.store.apply_to_version(version, decided.entries, counts_from, &by.who(), origin)?
             };
             let Some(version) = written else {
                 continue;

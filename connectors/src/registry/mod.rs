@@ -17,6 +17,15 @@ use gatebell_engine::time::Timestamp;
 /// The port, as errors name it.
 pub(crate) const PORT: &str = "registry";
 
+/// What kind of command brought a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeOrigin {
+    /// An import: it stands so in the city's directory.
+    Import,
+    /// A command that changes one thing: the city's directory may not know of it.
+    SingleCommand,
+}
+
 /// A change with its circumstances.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordedChange {
@@ -62,20 +71,25 @@ pub trait RegistryStore: Send + Sync {
     /// The version of the last change; 0 when nothing was ever written.
     fn version(&self) -> Result<u64, PortError>;
 
-    /// Writes `entries`, in force since `applied` ([`Timestamp::MIN`] for the first import), on behalf of `who`; the
+    /// Imports `entries`, in force since `applied` ([`Timestamp::MIN`] for the first import), on behalf of `who`; the
     /// version of the last change. All or nothing, and durable on return. Does not wait for engines: see
     /// [`wait_applied`](Self::wait_applied).
     fn apply(&self, entries: Vec<Entry>, applied: Timestamp, who: &str) -> Result<u64, PortError>;
 
-    /// As [`apply`](Self::apply), for entries that follow from what was read at `version`: when something was written since,
-    /// nothing is, and the answer is `None`.
+    /// As [`apply`](Self::apply), for entries of any origin that follow from what was read at `version`: when something was
+    /// written since, nothing is, and the answer is `None`.
     fn apply_to_version(
         &self,
         version: u64,
         entries: Vec<Entry>,
         applied: Timestamp,
         who: &str,
+        origin: ChangeOrigin,
     ) -> Result<Option<u64>, PortError>;
+
+    /// Every change by a single command that still stands, in order. An import that takes such an entry over writes it
+    /// again, as its own.
+    fn standing_by_single_commands(&self) -> Result<Vec<RecordedChange>, PortError>;
 
     /// At most `changes_max` changes after `version`, in order, with who made them when.
     fn changes(&self, version: u64, changes_max: usize) -> Result<Vec<RecordedChange>, PortError>;

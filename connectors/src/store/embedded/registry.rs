@@ -18,7 +18,7 @@ use super::registry_progress::ProgressFile;
 use super::registry_rows::{self as rows, REGISTRY};
 use crate::data_dir::DataDir;
 pub(super) use crate::registry::PORT;
-pub use crate::registry::{Applied, RecordedChange, RegistryStore};
+pub use crate::registry::{Applied, ChangeOrigin, RecordedChange, RegistryStore};
 use crate::sqlite::DatabaseFile;
 
 /// How often the engine's progress is looked at while a command waits for it.
@@ -72,28 +72,35 @@ impl EmbeddedRegistry {
         self.run(rows::last_version)
     }
 
-    /// Writes `entries`, in force since `applied` ([`Timestamp::MIN`] for the first import), on behalf of `who`; the
+    /// Imports `entries`, in force since `applied` ([`Timestamp::MIN`] for the first import), on behalf of `who`; the
     /// version of the last change. All or nothing, and durable on return. Does not wait for the engine: see
     /// [`wait_applied`](Self::wait_applied).
     pub fn apply(&self, entries: Vec<Entry>, applied: Timestamp, who: &str) -> Result<u64, PortError> {
-        self.change(|connection| rows::append(connection, &entries, applied, SystemClock::new().now(), who))
+        self.change(|connection| append(connection, &entries, applied, who, ChangeOrigin::Import))
     }
 
-    /// As [`apply`](Self::apply), for entries that follow from what was read at `version`: when something was written since,
-    /// nothing is, and the answer is `None`.
+    /// As [`apply`](Self::apply), for entries of any origin that follow from what was read at `version`: when something was
+    /// written since, nothing is, and the answer is `None`.
     pub fn apply_to_version(
         &self,
         version: u64,
         entries: Vec<Entry>,
         applied: Timestamp,
         who: &str,
+        origin: ChangeOrigin,
     ) -> Result<Option<u64>, PortError> {
         self.change(|connection| {
             if rows::last_version(connection)? != version {
                 return Ok(None);
             }
-            rows::append(connection, &entries, applied, SystemClock::new().now(), who).map(Some)
+            append(connection, &entries, applied, who, origin).map(Some)
         })
+    }
+
+    /// Every change by a single command that still stands, in order. An import that takes such an entry over writes it
+    /// again, as its own.
+    pub fn standing_by_single_commands(&self) -> Result<Vec<RecordedChange>, PortError> {
+        self.run(rows::standing_by_single_commands)
     }
 
     /// At most `changes_max` changes after `version`, in order, with who made them when.
@@ -181,8 +188,13 @@ impl RegistryStore for EmbeddedRegistry {
         entries: Vec<Entry>,
         applied: Timestamp,
         who: &str,
+        origin: ChangeOrigin,
     ) -> Result<Option<u64>, PortError> {
-        self.apply_to_version(version, entries, applied, who)
+        self.apply_to_version(version, entries, applied, who, origin)
+    }
+
+    fn standing_by_single_commands(&self) -> Result<Vec<RecordedChange>, PortError> {
+        self.standing_by_single_commands()
     }
 
     fn changes(&self, version: u64, changes_max: usize) -> Result<Vec<RecordedChange>, PortError> {
@@ -200,4 +212,14 @@ impl RegistryStore for EmbeddedRegistry {
     fn wait_applied(&self, version: u64, timeout: Duration) -> Result<Applied, PortError> {
         self.wait_applied(version, timeout)
     }
+}
+
+fn append(
+    connection: &Connection,
+    entries: &[Entry],
+    applied: Timestamp,
+    who: &str,
+    origin: ChangeOrigin,
+) -> rusqlite::Result<u64> {
+    rows::append(connection, entries, applied, SystemClock::new().now(), who, origin)
 }

@@ -8,13 +8,14 @@ use gatebell_engine::registry::{Entry, EntryKey, RegistryChange};
 use gatebell_engine::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
 
-use crate::registry::RecordedChange;
 use crate::registry::entry_json::{entry_of, value_of};
+use crate::registry::{ChangeOrigin, RecordedChange};
 use crate::sqlite::Schema;
 
 pub(super) const REGISTRY: Schema = Schema {
     name: "registry",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE change (
             version    INTEGER PRIMARY KEY,
             applied    INTEGER NOT NULL,
@@ -28,7 +29,12 @@ pub(super) const REGISTRY: Schema = Schema {
         CREATE UNIQUE INDEX change_current ON change (kind, key) WHERE superseded IS NULL;
         -- One row once the city is known to be made up.
         CREATE TABLE made_up (id INTEGER PRIMARY KEY CHECK (id = 1)) STRICT;
-    "],
+    ",
+        "
+        ALTER TABLE change ADD COLUMN by_command INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX change_by_command ON change (version) WHERE by_command = 1 AND superseded IS NULL;
+    ",
+    ],
 };
 
 /// Columns that [`change`] reads, in its order.
@@ -58,14 +64,15 @@ pub(super) fn append(
     applied: Timestamp,
     written_at: Timestamp,
     who: &str,
+    origin: ChangeOrigin,
 ) -> rusqlite::Result<u64> {
     let mut version = last_version(connection)?;
     let mut supersede = connection.prepare_cached(
         "UPDATE change SET superseded = ?3 WHERE kind = ?1 AND key = ?2 AND superseded IS NULL",
     )?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO change (version, applied, written_at, who, kind, key, value)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO change (version, applied, written_at, who, kind, key, value, by_command)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for entry in entries {
         let key = entry.key();
@@ -81,7 +88,8 @@ pub(super) fn append(
             who,
             kind,
             name.as_str(),
-            value
+            value,
+            origin == ChangeOrigin::SingleCommand
         ])?;
     }
     Ok(version)
@@ -122,14 +130,29 @@ pub(super) fn recorded_changes(
             change_columns!(),
             ", written_at, who FROM change WHERE version > ?1 ORDER BY version LIMIT ?2"
         ))?
-        .query_map(params![version, changes_max], |row| {
-            Ok(RecordedChange {
-                change: change(row)?,
-                written_at: Timestamp::from_millis(row.get(4)?),
-                who: row.get(5)?,
-            })
-        })?
+        .query_map(params![version, changes_max], recorded_change)?
         .collect()
+}
+
+/// Every change by a single command that still stands.
+pub(super) fn standing_by_single_commands(connection: &Connection) -> rusqlite::Result<Vec<RecordedChange>> {
+    connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            change_columns!(),
+            ", written_at, who FROM change WHERE by_command = 1 AND superseded IS NULL ORDER BY version"
+        ))?
+        .query_map([], recorded_change)?
+        .collect()
+}
+
+/// Of the columns that [`change`] reads, then `written_at` and `who`.
+fn recorded_change(row: &Row<'_>) -> rusqlite::Result<RecordedChange> {
+    Ok(RecordedChange {
+        change: change(row)?,
+        written_at: Timestamp::from_millis(row.get(4)?),
+        who: row.get(5)?,
+    })
 }
 
 /// Hands every entry that stands to `each`: of all kinds, or of one.

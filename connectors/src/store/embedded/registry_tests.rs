@@ -11,7 +11,7 @@ use gatebell_engine::testing::contract::registry_feed::{RegistryUnderTest, card,
 use gatebell_engine::time::Timestamp;
 use tempfile::TempDir;
 
-use super::registry::{Applied, EmbeddedRegistry};
+use super::registry::{Applied, ChangeOrigin, EmbeddedRegistry};
 use super::registry_feed::EmbeddedRegistryFeed;
 use crate::data_dir::DataDir;
 
@@ -73,14 +73,12 @@ fn what_stands_is_the_last_value_of_each_key() {
 fn what_follows_from_an_old_version_is_not_written() {
     let OnDisk { registry, .. } = &OnDisk::new();
     let read_at = registry.apply(vec![card(1, 7)], Timestamp::MIN, "import").unwrap();
-    let written =
-        registry.apply_to_version(read_at, vec![card(1, 8)], Timestamp::from_millis(5), "somebody").unwrap();
-    assert_eq!(written, Some(read_at + 1));
-
-    let late = registry
-        .apply_to_version(read_at, vec![card(1, 9)], Timestamp::from_millis(6), "somebody else")
-        .unwrap();
-    assert_eq!(late, None);
+    let change = |holder, at, who| {
+        let at = Timestamp::from_millis(at);
+        registry.apply_to_version(read_at, vec![card(1, holder)], at, who, ChangeOrigin::Import).unwrap()
+    };
+    assert_eq!(change(8, 5, "somebody"), Some(read_at + 1));
+    assert_eq!(change(9, 6, "somebody else"), None);
     assert_eq!(registry.entry(&card(1, 8).key()).unwrap(), Some(card(1, 8)));
 }
 
@@ -101,6 +99,20 @@ fn every_change_is_told_with_who_made_it() {
     );
     assert!(changes.iter().all(|it| it.written_at > Timestamp::from_millis(0)));
     assert_eq!(registry.changes(version, 10).unwrap(), []);
+}
+
+#[test]
+fn what_a_single_command_changed_is_told_until_an_import_takes_it_over() {
+    let OnDisk { registry, .. } = &OnDisk::new();
+    let version = registry.apply(vec![card(1, 1), card(2, 2)], Timestamp::MIN, "import").unwrap();
+    let at = Timestamp::from_millis(5);
+    registry.apply_to_version(version, vec![card(1, 3)], at, "lin", ChangeOrigin::SingleCommand).unwrap();
+    let standing = registry.standing_by_single_commands().unwrap();
+    let told: Vec<_> = standing.iter().map(|it| (it.who.as_str(), &it.change.entry)).collect();
+    assert_eq!(told, [("lin", &card(1, 3))]);
+
+    registry.apply(vec![card(1, 3)], at, "import").unwrap();
+    assert_eq!(registry.standing_by_single_commands().unwrap(), []);
 }
 
 #[tokio::test]
