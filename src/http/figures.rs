@@ -58,3 +58,6 @@ pub(super) fn describe() {
         describe_histogram!(name, help);
     }
 }
+
+#[cfg(test)]
+mod tests;
