@@ -1,0 +1,21 @@
+//! The store on ScyllaDB, or anything that speaks its protocol: many processes on one keyspace.
+//!
+//! `session` owns the connection and the classes of request, `schema` the tables (`config/cql/`), `offsets` the copy of
+//! what the tap log has committed.
+//!
+//! *What differs on ScyllaDB.* The tests run against Apache Cassandra 5; what follows is written to ScyllaDB's
+//! documentation and **untested here**.
+//! - The driver finds the shard-aware port by itself and sends each request to the core that owns its row.
+//! - Compare-and-set does not work on tablets before 2025.4, so `migrate` creates the keyspace without them.
+//! - The answer to a compare-and-set always has the old row there; only its first column is read here, and who holds a
+//!   row is asked by a serial read.
+//! - Write timestamps more than three days ahead are refused there: all that are chosen here lie in the past.
+//! - Its own errors (a partition's rate limit) count as overload: the request is tried again, shortly and boundedly.
+
+mod error;
+#[cfg(test)]
+mod fixture;
+pub mod offsets;
+pub mod schema;
+pub mod session;
+pub mod settings;
