@@ -6,7 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
-mod log_lines;
+pub(crate) mod log_lines;
 mod settings;
 #[cfg(test)]
 mod tests;

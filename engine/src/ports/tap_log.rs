@@ -126,7 +126,12 @@ pub trait TapIntake: Send + Sync {
 /// The partition of `card` among `partitions`: murmur2 of its upper-cased text, as Kafka's Java clients place keys, so
 /// that a city can move from the embedded log to Kafka without two owners for one card.
 pub fn partition_of(card: &CardNumber, partitions: u32) -> u32 {
-    let positive = murmur2(card.expose().as_bytes()) & 0x7fff_ffff;
+    partition_of_key(card.expose().as_bytes(), partitions)
+}
+
+/// The partition of a record's key among `partitions`, as Kafka's Java clients place it.
+pub fn partition_of_key(key: &[u8], partitions: u32) -> u32 {
+    let positive = murmur2(key) & 0x7fff_ffff;
     positive % partitions.max(1)
 }
 
