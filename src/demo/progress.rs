@@ -18,7 +18,6 @@ use gatebell_engine::tap::Outcome;
 
 use super::morning::{BEGINS, ENDS, instant, local_time};
 use super::page::count;
-use crate::standard_error::say;
 
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -27,7 +26,7 @@ const PLAIN: Duration = Duration::from_secs(5);
 
 /// One line about what is being done.
 pub(crate) fn step(text: &str) {
-    say(format_args!(" · {text}"));
+    eprintln!(" · {text}");
 }
 
 /// What is watched.
@@ -83,7 +82,7 @@ async fn watch_in_lines(watched: &Watched, stop: &CancellationToken) {
         let figures = figures(watched);
         let squeezed: Vec<String> =
             figures.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        say(format_args!(" {:.0}  {}", local_time(watched.clock.now()), squeezed.join("; ")));
+        eprintln!(" {:.0}  {}", local_time(watched.clock.now()), squeezed.join("; "));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store on ScyllaDB, or anything that speaks its protocol: many processes on one keyspace.
 //!
-//! `session` owns the connection and the classes of request, `schema` the tables (`config/cql/`), `offsets` the copy of
-//! what the tap log has committed.
+//! `session` owns the connection and the classes of request, `schema` the tables (`config/cql/`), `ledger` the port of that
+//! name, `offsets` the copy of what the tap log has committed.
 //!
 //! *What differs on ScyllaDB.* The tests run against Apache Cassandra 5; what follows is written to ScyllaDB's
 //! documentation and **untested here**.
@@ -15,6 +15,13 @@
 mod error;
 #[cfg(test)]
 mod fixture;
+pub mod ledger;
+mod ledger_awaiting;
+mod ledger_charges;
+mod ledger_claims;
+mod ledger_entries;
+mod ledger_freezes;
+mod ledger_rows;
 pub mod offsets;
 pub mod schema;
 pub mod session;

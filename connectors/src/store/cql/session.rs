@@ -96,7 +96,6 @@ impl CqlSession {
     }
 
     /// Prepares a read that sees, and completes, every compare-and-set before it.
-    #[allow(dead_code, reason = "the ledger comes next")]
     pub(super) async fn prepare_serial_read(&self, cql: &str) -> Result<Read, PortError> {
         let mut statement = self.prepare(cql, &self.swaps).await?;
         statement.set_is_idempotent(true);
@@ -112,7 +111,6 @@ impl CqlSession {
     }
 
     /// Prepares a compare-and-set.
-    #[allow(dead_code, reason = "the ledger comes next")]
     pub(super) async fn prepare_swap(&self, cql: &str) -> Result<Swap, PortError> {
         let mut statement = self.prepare(cql, &self.swaps).await?;
         statement.set_is_idempotent(false);
@@ -182,7 +180,6 @@ impl CqlSession {
     }
 
     /// Writes rows of one partition, at most [`BATCH_ROWS_MAX`], as one mutation.
-    #[allow(dead_code, reason = "the ledger comes next")]
     pub(super) async fn write_partition<V: SerializeRow + Sync>(
         &self,
         statement: &Write,
@@ -207,7 +204,6 @@ impl CqlSession {
 
     /// Carries out a compare-and-set; whether it was applied. After an error nothing is known: it may have been, or may
     /// yet be, applied.
-    #[allow(dead_code, reason = "the ledger comes next")]
     pub(super) async fn swap(
         &self,
         statement: &Swap,

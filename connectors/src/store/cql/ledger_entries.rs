@@ -1,0 +1,262 @@
+//! Entries: written once under (notice, event, attempt), read by position, by partition and by pupil.
+//!
+//! *The first one as it was.* Nothing is read before a write and nothing is compared: an entry is one value, whose write
+//! timestamp falls as time goes by, so that of two writers of one entry the store keeps the earlier, whoever is slower to
+//! arrive. By the clocks of the writers, that is: what only one process writes (an owner repeats itself) is exact.
+//!
+//! *What finds an entry is there before it.* The head of its partition, its bucket under its day and its notice under its
+//! pupil are written first; after a crash in between they point at nothing, which every reader takes for nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
+use gatebell_engine::ids::{LogPosition, NoticeId};
+use gatebell_engine::ledger::{Event, LedgerEntry};
+use gatebell_engine::ports::PortError;
+use gatebell_engine::time::Day;
+
+use super::ledger_rows::{
+    ENTRY_COLUMNS, EntryRow, NewLine, Stamps, WrittenEntry, date, notice_blob, position_columns,
+};
+use super::session::{BATCH_ROWS_MAX, CqlSession, Read, Write};
+
+/// Offsets of one bucket.
+pub(super) const BUCKET_OFFSETS: u64 = 4096;
+/// Days of one period of a pupil's notices.
+const PERIOD_DAYS: i32 = 32;
+/// Buckets read at once when a partition is loaded.
+const BUCKETS_AT_ONCE: usize = 16;
+/// Places that are known to be written down; when there are more, all are forgotten and written down again.
+const KNOWN_PLACES_MAX: usize = 65_536;
+
+/// The entries of one log.
+#[derive(Debug)]
+pub(super) struct Entries {
+    session: Arc<CqlSession>,
+    log: String,
+    stamps: Stamps,
+    known: Mutex<KnownPlaces>,
+    insert: Write,
+    insert_head: Write,
+    insert_bucket: Write,
+    insert_notice: Write,
+    select_head: Read,
+    select_from: Read,
+    select_notice: Read,
+}
+
+/// What this process has written down already.
+#[derive(Debug, Default)]
+struct KnownPlaces {
+    heads: BTreeMap<u32, u64>,
+    buckets: HashSet<DayBucket>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+struct DayBucket {
+    day: Day,
+    partition: u32,
+    bucket: u64,
+}
+
+impl Entries {
+    pub(super) async fn new(session: Arc<CqlSession>, log: &str) -> Result<Self, PortError> {
+        let of_bucket = format!(
+            "SELECT {ENTRY_COLUMNS} FROM ledger_entries WHERE log = ? AND log_partition = ? AND bucket = ?"
+        );
+        let insert = session.prepare_write(
+            "INSERT INTO ledger_entries (log, log_partition, bucket, log_offset, notice, event, attempt, line)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        );
+        let insert_head = session.prepare_write(
+            "INSERT INTO entry_heads (log, log_partition, bucket) VALUES (?, ?, ?) USING TIMESTAMP ?",
+        );
+        let insert_bucket = session
+            .prepare_write("INSERT INTO entry_buckets (day, log, log_partition, bucket) VALUES (?, ?, ?, ?)");
+        let insert_notice = session.prepare_write(
+            "INSERT INTO notices_by_pupil (pupil, period, day, log, log_partition, log_offset, notice)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        );
+        let select_head =
+            session.prepare_read("SELECT bucket FROM entry_heads WHERE log = ? AND log_partition = ?");
+        Ok(Self {
+            insert: insert.await?,
+            insert_head: insert_head.await?,
+            insert_bucket: insert_bucket.await?,
+            insert_notice: insert_notice.await?,
+            select_head: select_head.await?,
+            select_from: session.prepare_read(&format!("{of_bucket} AND log_offset >= ?")).await?,
+            select_notice: session
+                .prepare_read(&format!("{of_bucket} AND log_offset = ? AND notice = ?"))
+                .await?,
+            log: log.to_owned(),
+            stamps: Stamps::default(),
+            known: Mutex::default(),
+            session,
+        })
+    }
+
+    /// When each of `entries` is written: now, in their order.
+    pub(super) fn stamp(&self, entries: Vec<LedgerEntry>) -> Vec<WrittenEntry> {
+        entries.into_iter().map(|entry| WrittenEntry { written: self.stamps.next(), entry }).collect()
+    }
+
+    /// Writes down where `entries` will be found. Harmless where they are never written.
+    pub(super) async fn write_places(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+        futures::try_join!(self.write_buckets(entries), self.write_notices(entries))?;
+        Ok(())
+    }
+
+    /// Writes `entries`, whose places are written down.
+    pub(super) async fn write(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+        let mut by_bucket: BTreeMap<(u32, u64), Vec<&WrittenEntry>> = BTreeMap::new();
+        for written in entries {
+            let position = written.entry.position;
+            by_bucket.entry((position.partition, bucket_of(position.offset))).or_default().push(written);
+        }
+        let batches = by_bucket.values().flat_map(|of_bucket| of_bucket.chunks(BATCH_ROWS_MAX));
+        try_join_all(batches.map(|batch| self.write_batch(batch))).await?;
+        Ok(())
+    }
+
+    /// Entries of one bucket, as one mutation.
+    async fn write_batch(&self, batch: &[&WrittenEntry]) -> Result<(), PortError> {
+        let mut rows = Vec::with_capacity(batch.len());
+        for WrittenEntry { written, entry } in batch {
+            let (partition, offset) = position_columns(entry.position)?;
+            rows.push((
+                &self.log,
+                partition,
+                bucket_column(bucket_of(entry.position.offset)),
+                offset,
+                notice_blob(entry.notice),
+                entry.event.name(),
+                i64::from(entry.attempt),
+                NewLine::of(entry, *written),
+                written.first_wins(),
+            ));
+        }
+        self.session.write_partition(&self.insert, &rows).await
+    }
+
+    async fn write_buckets(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+        let mut heads: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut buckets: BTreeSet<DayBucket> = BTreeSet::new();
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for WrittenEntry { entry, .. } in entries {
+                let LogPosition { partition, offset } = entry.position;
+                let place = DayBucket { day: entry.day, partition, bucket: bucket_of(offset) };
+                if !known.buckets.contains(&place) {
+                    buckets.insert(place);
+                }
+                if known.heads.get(&partition).is_none_or(|head| *head < place.bucket) {
+                    let head = heads.entry(partition).or_default();
+                    *head = place.bucket.max(*head);
+                }
+            }
+        }
+        if heads.is_empty() && buckets.is_empty() {
+            return Ok(());
+        }
+        let of_heads = try_join_all(heads.iter().map(async |(partition, bucket)| {
+            let bucket = bucket_column(*bucket);
+            // The bucket is the write timestamp as well, so that the head only rises; from 1.
+            let values = (&self.log, i64::from(*partition), bucket, bucket + 1);
+            self.session.write(&self.insert_head, values).await
+        }));
+        let of_buckets = try_join_all(buckets.iter().map(async |place| {
+            let values =
+                (date(place.day), &self.log, i64::from(place.partition), bucket_column(place.bucket));
+            self.session.write(&self.insert_bucket, values).await
+        }));
+        futures::try_join!(of_heads, of_buckets)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.buckets.len() > KNOWN_PLACES_MAX {
+            known.buckets.clear();
+        }
+        known.buckets.extend(buckets);
+        for (partition, bucket) in heads {
+            let head = known.heads.entry(partition).or_default();
+            *head = bucket.max(*head);
+        }
+        Ok(())
+    }
+
+    async fn write_notices(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+        let mut seen = HashSet::new();
+        let introducing = entries
+            .iter()
+            .map(|written| &written.entry)
+            .filter(|entry| introduces(entry.event) && seen.insert(entry.notice));
+        try_join_all(introducing.map(async |entry| {
+            let (partition, offset) = position_columns(entry.position)?;
+            let values = (
+                entry.pupil.as_str(),
+                period_of(entry.day),
+                date(entry.day),
+                &self.log,
+                partition,
+                offset,
+                notice_blob(entry.notice),
+            );
+            self.session.write(&self.insert_notice, values).await
+        }))
+        .await?;
+        Ok(())
+    }
+
+    /// Every entry of `partition` at or above `offset`.
+    pub(super) async fn load_from(&self, partition: u32, offset: u64) -> Result<Vec<LedgerEntry>, PortError> {
+        let head: Option<(i64,)> =
+            self.session.row(&self.select_head, (&self.log, i64::from(partition))).await?;
+        let Some((head,)) = head else { return Ok(Vec::new()) };
+        let (_, offset_column) = position_columns(LogPosition { partition, offset })?;
+        let buckets = bucket_column(bucket_of(offset))..=head;
+        let rows: Vec<Vec<EntryRow>> = stream::iter(buckets)
+            .map(|bucket| async move {
+                let values = (&self.log, i64::from(partition), bucket, offset_column);
+                self.session.rows(&self.select_from, values).await
+            })
+            .buffered(BUCKETS_AT_ONCE)
+            .try_collect()
+            .await?;
+        rows.into_iter().flatten().map(|row| WrittenEntry::from_row(row).map(|read| read.entry)).collect()
+    }
+
+    /// Every entry of one notice, in the order written.
+    pub(super) async fn of_notice(
+        &self,
+        position: LogPosition,
+        notice: NoticeId,
+    ) -> Result<Vec<WrittenEntry>, PortError> {
+        let (partition, offset) = position_columns(position)?;
+        let bucket = bucket_column(bucket_of(position.offset));
+        let values = (&self.log, partition, bucket, offset, notice_blob(notice));
+        let rows: Vec<EntryRow> = self.session.rows(&self.select_notice, values).await?;
+        let mut entries = rows.into_iter().map(WrittenEntry::from_row).collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by_key(|read| read.written);
+        Ok(entries)
+    }
+}
+
+/// Whether a notice's first entry may be of this event. The others only ever follow one of these.
+fn introduces(event: Event) -> bool {
+    !matches!(event, Event::Charged | Event::Adjusted)
+}
+
+/// The bucket of an offset.
+pub(super) fn bucket_of(offset: u64) -> u64 {
+    offset / BUCKET_OFFSETS
+}
+
+/// The period of a day.
+pub(super) fn period_of(day: Day) -> i32 {
+    day.epoch_days().div_euclid(PERIOD_DAYS)
+}
+
+fn bucket_column(bucket: u64) -> i64 {
+    i64::try_from(bucket).expect("the 4096th part of an offset fits")
+}
