@@ -2,18 +2,22 @@
 //! `gatebell-connectors`.
 
 // `println!` panics when the reader of a pipe has gone (`gatebell bill | head`): commands write with
-// `writeln!` and hand the error up, and `cli` knows a closed pipe from a failure.
-#![warn(clippy::print_stdout)]
+// `writeln!` and hand the error up, and `cli` knows a closed pipe from a failure. What goes to standard error
+// is said by `standard_error`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod city;
 mod cli;
 mod config;
 mod demo;
 mod http;
+mod known_terms;
 mod logs;
 mod replay;
 mod service;
 mod settling;
+mod standard_error;
+mod start_check;
 mod statement;
 mod wiring;
 

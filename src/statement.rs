@@ -57,6 +57,11 @@ impl OrderBook {
         Ok(orders)
     }
 
+    /// Whether no pupil was ever on record, so that there is no city.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.schools.is_empty()
+    }
+
     /// Takes note of an entry of the registry; of other kinds nothing.
     fn take(&mut self, entry: Entry) {
         match entry {

@@ -26,7 +26,7 @@ use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedTapIntake}
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
-use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::clock::{Clock, SystemClock};
 use gatebell_engine::ports::ledger::Ledger;
 use gatebell_engine::ports::receipts::ReceiptLog;
 use gatebell_engine::ports::seats::OnlySeat;
@@ -102,7 +102,7 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
     let (log, intake) = tap_log::open(directory, &tap_log_settings(configuration), Arc::clone(&clock))?;
     let settings = Settings {
         term: Arc::new(term),
-        templates: Arc::new(templates(configuration, &registry)?),
+        templates: Arc::new(templates(configuration, Some(&registry))?),
         owner: owner()?,
         pupils_expected: configuration.city.pupils_expected,
         stop_drain: STOP_DRAIN,
@@ -123,6 +123,32 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
         ledger: store.ledger(),
         callback_keys: secrets.callback_keys,
     })
+}
+
+/// What would keep [`wire`] from setting the lanes and texts up, all at once. Nothing is made or sent; without a `registry`
+/// there is no city yet.
+pub(crate) fn troubles(configuration: &Configuration, registry: Option<&EmbeddedRegistry>) -> Vec<String> {
+    let (mut secrets, mut troubles) = Secrets::gather(configuration, None);
+    let made_up_city = registry.map_or(Ok(false), EmbeddedRegistry::is_made_up);
+    let made_up_city = made_up_city.unwrap_or_else(|error| {
+        troubles.push(error.to_string());
+        false
+    });
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let callbacks = configuration.callbacks.listen;
+    for gateway in &configuration.gateways {
+        if !secrets.has_account(&gateway.name) {
+            continue;
+        }
+        let connector = mitake_connector(gateway, &mut secrets, callbacks, made_up_city, Arc::clone(&clock));
+        troubles.extend(connector.err().map(|error| format!("gateway {}: {error:#}", gateway.name)));
+    }
+    if let Some(backend) = configuration.app.as_ref().filter(|_| secrets.app_key.is_some()) {
+        let connector = app_connector(backend, &mut secrets, made_up_city, clock);
+        troubles.extend(connector.err().map(|error| format!("app: {error:#}")));
+    }
+    troubles.extend(templates(configuration, registry).err().map(|error| format!("{error:#}")));
+    troubles
 }
 
 fn tap_log_settings(configuration: &Configuration) -> tap_log::TapLogSettings {
@@ -197,7 +223,10 @@ fn limited(profile: LaneProfile, limits: &LaneLimits) -> LaneProfile {
 }
 
 /// The texts, fitted to what the gateway adds and to the longest name of a school.
-fn templates(configuration: &Configuration, registry: &EmbeddedRegistry) -> anyhow::Result<Templates> {
+fn templates(
+    configuration: &Configuration,
+    registry: Option<&EmbeddedRegistry>,
+) -> anyhow::Result<Templates> {
     let templates = match &configuration.city.texts {
         Some(directory) => {
             Templates::parse(&text_file(directory, "zh-TW.toml")?, &text_file(directory, "en.toml")?)
@@ -206,13 +235,15 @@ fn templates(configuration: &Configuration, registry: &EmbeddedRegistry) -> anyh
         None => Templates::built_in(),
     };
     let mut longest_place = String::new();
-    registry.for_each("school", |entry| {
-        if let Entry::School(school) = entry
-            && school.name.encode_utf16().count() > longest_place.encode_utf16().count()
-        {
-            longest_place = school.name.to_string();
-        }
-    })?;
+    if let Some(registry) = registry {
+        registry.for_each("school", |entry| {
+            if let Entry::School(school) = entry
+                && school.name.encode_utf16().count() > longest_place.encode_utf16().count()
+            {
+                longest_place = school.name.to_string();
+            }
+        })?;
+    }
     let affix_units = configuration
         .gateways
         .iter()

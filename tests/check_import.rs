@@ -400,3 +400,33 @@ fn commands_without_a_city_say_what_to_do() {
         assert_refused(&city.gatebell(&args), "gatebell import");
     }
 }
+
+#[test]
+fn commands_about_money_say_that_there_is_no_city_or_no_such_pupil() {
+    let city = City::new();
+    for args in [&["bill"][..], &["token", "add", "--label", "gates"]] {
+        assert_refused(&city.gatebell(args), "no data directory");
+    }
+    DataDir::open(&city.data()).unwrap();
+    for args in [&["bill"][..], &["term", "close", "114-1", "--force"], &["notices", "--pupil", "P1"]] {
+        assert_refused(&city.gatebell(args), "there is no city in");
+    }
+    city.import(&[]);
+    let export = |pupil| {
+        city.gatebell(&["ledger", "export", "--from", "2025-09-01", "--to", "2025-09-30", "--pupil", pupil])
+    };
+    assert_refused(&export("NOPE"), "no pupil NOPE on record");
+    assert_eq!(export("P1").code, 0);
+    assert_refused(&city.gatebell(&["token", "add", "--label", " "]), "the token needs a label");
+}
+
+#[test]
+fn approving_in_a_closed_term_says_that_nothing_is_billed() {
+    let city = City::new();
+    city.import(&[]);
+    assert_eq!(city.gatebell(&["term", "close", "114-1", "--force"]).code, 0);
+    let run = city.gatebell(&["order", "approve", "O2"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("warning: term 114-1 was closed on"), "{}", run.stderr);
+    assert!(run.stderr.contains("billed to nobody"), "{}", run.stderr);
+}

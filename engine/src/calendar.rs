@@ -20,7 +20,7 @@ const DAY_MS: i64 = 86_400_000;
 const OFFSETS_AROUND_DAYS: i32 = 400;
 
 /// A time zone, with its offsets around a term at hand.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LocalTime {
     zone: TimeZone,
     /// `offsets` hold from this instant, in milliseconds since the epoch …
@@ -132,7 +132,7 @@ pub struct NamedDay {
 }
 
 /// The term's own calendar: weekdays of school, days off, makeup days.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TermDays {
     first: Day,
     last: Day,

@@ -26,8 +26,8 @@ pub const BUILT_IN: [(&str, &str); 1] = [("114-1", include_str!("../../config/te
 /// Longest window of a rule, in hours: all of them are about one day.
 const WINDOW_HOURS_MAX: u64 = 24;
 
-/// A term, checked.
-#[derive(Clone, Debug)]
+/// A term, checked. Two are equal when they say the same, whatever their comments.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Term {
     /// Its name, such as `114-1`.
     pub name: CompactString,

@@ -10,7 +10,7 @@ use gatebell_engine::ids::SchoolId;
 
 use super::{Globals, now, open_books};
 use crate::cli::operator::operator;
-use crate::statement::{OrderBook, Statement, StatementLine, current_statement};
+use crate::statement::{Statement, StatementLine, current_statement};
 
 /// The columns, in the order of the public format.
 const COLUMNS: [&str; 11] = [
@@ -33,7 +33,7 @@ const FIRST_NUMBER: usize = 6;
 /// error. Lines of orders that were cancelled more than seven days ago become final with this.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The term: a name or a file [default: the configuration's]
+    /// The term: a name or a file [default: the one that is served on the data directory]
     #[arg(long)]
     term: Option<String>,
     /// Only orders about pupils of this school
@@ -57,9 +57,9 @@ enum Format {
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let directory = open_books::data_dir(globals)?;
-    let term = globals.load_term(args.term.as_deref())?;
+    let term = globals.term_of(&directory, args.term.as_deref())?;
     let books = open_books::books(&directory)?;
-    let orders = OrderBook::read(&directory)?;
+    let orders = open_books::orders(&directory)?;
     if let Some(school) = &args.school {
         ensure!(orders.has_school(school), "no pupil on record is at school {school}");
     }

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// What the day is called, such as 颱風停課
     #[arg(long)]
     name: String,
-    /// The term in which the date should lie: a name or a file [default: the configuration's]
+    /// The term in which the date should lie: a name or a file [default: the one that is served on the data directory]
     #[arg(long)]
     term: Option<String>,
     #[command(flatten)]
@@ -44,7 +44,8 @@ enum Kind {
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     ensure!(!args.name.trim().is_empty(), "the day needs a name: --name 颱風停課");
     ensure!(!args.name.contains(char::is_control), "the name of the day must be on one line");
-    let term = globals.load_term(args.term.as_deref())?;
+    let city = RegistryOfCity::open(globals)?;
+    let term = globals.term_of(city.directory(), args.term.as_deref())?;
     let is_in_term = (term.first_day..=term.last_day).contains(&args.date);
     let outside = || {
         let (from, to) = (term.first_day, term.last_day);
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             args.date, term.name
         )
     };
-    RegistryOfCity::open(globals)?.change(&args.by, |city, _| {
+    city.change(&args.by, |city, _| {
         let mut decided = decide(city, args)?;
         if !is_in_term {
             decided.warnings.push(outside());

@@ -16,6 +16,7 @@ use crate::demo::city_files;
 use crate::demo::morning::Morning;
 use crate::demo::page::Page;
 use crate::demo::performance::{self, Plan, Verdict};
+use crate::standard_error::say;
 
 /// Readers collect what they read for so long before they send it: a morning in a file is as one at real speed.
 const COLLECT_MS: i64 = 2_000;
@@ -101,7 +102,7 @@ fn play(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             ExitCode::from(EXIT_FOUND_OR_FAILED)
         }
         Verdict::Stopped => {
-            eprintln!("stopped; what was played so far is in {}", plan.data.display());
+            say(format_args!("stopped; what was played so far is in {}", plan.data.display()));
             ExitCode::from(EXIT_STOPPED)
         }
     })

@@ -36,7 +36,7 @@ struct ExportArgs {
     /// Only entries about this pupil
     #[arg(long, value_name = "PUPIL")]
     pupil: Option<PupilId>,
-    /// Term whose time zone the times are printed in: a name or a file [default: the configuration's]
+    /// Term whose time zone the times are printed in: a name or a file [default: the one that is served on the data directory]
     #[arg(long)]
     term: Option<String>,
 }
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 fn export(args: &ExportArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     ensure!(args.from <= args.to, "--from {} is after --to {}", args.from, args.to);
     let directory = open_books::data_dir(globals)?;
-    let term = globals.load_term(args.term.as_deref())?;
+    let term = globals.term_of(&directory, args.term.as_deref())?;
     let zone = term.time_zone();
     let books = open_books::books(&directory)?;
     let days = args.from..=args.to;
@@ -81,7 +81,11 @@ fn export(args: &ExportArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     match &args.pupil {
         Some(pupil) => {
-            for entry in books.entries_of_pupil(days, pupil)? {
+            let entries = books.entries_of_pupil(days, pupil)?;
+            if entries.is_empty() {
+                ensure!(open_books::orders(&directory)?.has_pupil(pupil), "no pupil {pupil} on record");
+            }
+            for entry in entries {
                 print(&entry, zone, &mut out)?;
             }
         }

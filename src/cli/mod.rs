@@ -24,27 +24,27 @@ mod registry_change;
 mod replay;
 mod serve;
 mod term;
+mod term_choice;
 mod token;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use clap::Parser;
-use gatebell_engine::term::Term;
+use gatebell_connectors::data_dir::DataDir;
 use gatebell_engine::time::Timestamp;
 
-use crate::config::{Configuration, ConfigurationMistakes};
+use crate::config::{Configuration, ConfigurationMistakes, Draft};
+use crate::start_check;
+use term_choice::ReadTerm;
 
 /// The command found what it looks for (mistakes, differences), or failed.
 pub(crate) const EXIT_FOUND_OR_FAILED: u8 = 1;
 
 /// Where data is kept when nothing else is said: in the working directory.
 const DATA_DIR_DEFAULT: &str = "data";
-
-/// Where terms are looked up by name, in the working directory.
-const TERMS_DIR: &str = "config/terms";
 
 /// Tells parents at once that their child has passed the school gate, and bills it to the cent.
 #[derive(Debug, Parser)]
@@ -73,10 +73,7 @@ impl Globals {
     /// # Errors
     /// When the file cannot be read, or with every mistake in it at once.
     pub(crate) fn configuration(&self) -> anyhow::Result<Configuration> {
-        match &self.config {
-            Some(file) => Configuration::load(file),
-            None => Ok(Configuration::built_in()?),
-        }
+        Ok(self.draft()?.whole()?)
     }
 
     /// The data directory that was named by `--data` or the environment, if any.
@@ -98,37 +95,36 @@ impl Globals {
         Ok(configured.unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)))
     }
 
-    /// The term called `name_or_file`, or without one the configuration's: a file, or a name that is looked
-    /// up as `config/terms/NAME.toml` in the working directory and among the terms that travel inside the
-    /// program.
+    /// What `gatebell serve` would start with: the configuration, and `term` or else the configured one.
     ///
     /// # Errors
-    /// When there is none by that name, when its file cannot be read, or with every mistake in it at once.
-    pub(crate) fn load_term(&self, name_or_file: Option<&str>) -> anyhow::Result<Term> {
-        let wanted = match name_or_file {
-            Some(wanted) => wanted.to_owned(),
-            None => self.configuration().context("cannot tell the term; --term names one")?.city.term,
+    /// Everything that would keep it from starting, at once.
+    pub(crate) fn checked_start(&self, term: Option<&str>) -> anyhow::Result<(Configuration, ReadTerm)> {
+        let draft = self.draft();
+        let configured = draft.as_ref().map(|draft| &draft.configuration);
+        let data = self.data.clone().or_else(|| configured.ok().and_then(|it| it.data.clone()));
+        let data = data.unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT));
+        let read = match (term, configured) {
+            (Some(term), _) => term_choice::read(term),
+            (None, Ok(configuration)) => term_choice::read(&configuration.city.term),
+            (None, Err(_)) => Err(anyhow!("cannot tell the term; --term names one")),
         };
-        let file = Path::new(&wanted);
-        let is_file = wanted.contains('/') || file.extension().is_some_and(|extension| extension == "toml");
-        if is_file || file.is_file() {
-            return parse_term(file);
-        }
-        let beside = Path::new(TERMS_DIR).join(format!("{wanted}.toml"));
-        if beside.is_file() {
-            return parse_term(&beside);
-        }
-        let Some(text) = Term::built_in(&wanted) else {
-            bail!("no term {wanted}: neither a file of that name, nor {}, nor built in", beside.display());
-        };
-        Term::parse(text).with_context(|| format!("the built-in term {wanted}"))
+        let read = read.and_then(|read| {
+            // Without a usable directory nothing is known yet; what is wrong with it is told once, by the check.
+            if let Ok(directory) = DataDir::existing(&data) {
+                term_choice::refuse_other_meaning(&directory, &read.term)?;
+            }
+            Ok(read)
+        });
+        Ok(start_check::checked(draft, read, &data)?)
     }
-}
 
-fn parse_term(file: &Path) -> anyhow::Result<Term> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read the term {}", file.display()))?;
-    Term::parse(&text).with_context(|| format!("the term {} has mistakes", file.display()))
+    fn draft(&self) -> anyhow::Result<Draft> {
+        match &self.config {
+            Some(file) => Configuration::draft(file),
+            None => Ok(Configuration::built_in()),
+        }
+    }
 }
 
 /// One line a command, in the order in which a newcomer needs them.

@@ -15,7 +15,7 @@ use gatebell_engine::time::{Day, Timestamp};
 
 use super::{Globals, now, open_books};
 use crate::cli::operator::operator;
-use crate::statement::{OrderBook, StatementLine, current_statement};
+use crate::statement::{StatementLine, current_statement};
 
 /// Shows what was sent about a pupil, to whom, when, what became of it, and the fee so far.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// One day only, such as 2025-09-08
     #[arg(long, value_name = "DAY")]
     day: Option<Day>,
-    /// The term: a name or a file [default: the configuration's]
+    /// The term: a name or a file [default: the one that is served on the data directory]
     #[arg(long)]
     term: Option<String>,
 }
@@ -34,9 +34,9 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let directory = open_books::data_dir(globals)?;
-    let term = globals.load_term(args.term.as_deref())?;
+    let term = globals.term_of(&directory, args.term.as_deref())?;
     let books = open_books::books(&directory)?;
-    let orders = OrderBook::read(&directory)?;
+    let orders = open_books::orders(&directory)?;
     let days = args.day.map_or(term.first_day..=term.last_day, |day| day..=day);
     let entries = books.entries_of_pupil(days.clone(), &args.pupil)?;
     if entries.is_empty() && !orders.has_pupil(&args.pupil) {

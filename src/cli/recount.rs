@@ -17,7 +17,7 @@ const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 /// stored. Exit code 1 when there is one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The term of days of which only the ledger knows: a name or a file [default: the configuration's]
+    /// The term of days of which only the ledger knows: a name or a file [default: the one that is served on the data directory]
     #[arg(long)]
     term: Option<String>,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let directory = open_books::data_dir(globals)?;
-    let term = globals.load_term(args.term.as_deref())?;
+    let term = globals.term_of(&directory, args.term.as_deref())?;
     let books = open_books::books(&directory)?;
     let mut differences = books.recount(&term.name)?;
     if !differences.is_empty() && directory.engine_is_running()? {

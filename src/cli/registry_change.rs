@@ -11,8 +11,8 @@ use gatebell_engine::ids::{GuardianId, PupilId, SchoolId};
 use gatebell_engine::registry::{CHANGE_LEAD, Entry, EntryKey, Guardian, Pupil, School};
 use gatebell_engine::time::Timestamp;
 
-use super::Globals;
 use super::operator::operator;
+use super::{Globals, open_books};
 
 /// How long a command waits for the running engine, which follows the change table within a second.
 const WAIT_S_MAX: u64 = 30;
@@ -37,6 +37,7 @@ impl By {
 
 /// The registry that a command changes.
 pub(super) struct RegistryOfCity {
+    directory: DataDir,
     store: EmbeddedRegistry,
 }
 
@@ -54,12 +55,16 @@ impl RegistryOfCity {
     /// Opens the registry in the data directory, which must be there.
     pub(super) fn open(globals: &Globals) -> anyhow::Result<Self> {
         let directory = DataDir::existing(&globals.data_dir()?)?;
-        let nothing_there =
-            || format!("there is no city in {}: gatebell import DIR brings one", directory.path().display());
+        let nothing_there = || open_books::no_city(&directory);
         ensure!(directory.registry().exists(), nothing_there());
         let store = EmbeddedRegistry::open(&directory)?;
         ensure!(!store.is_empty()?, nothing_there());
-        Ok(Self { store })
+        Ok(Self { directory, store })
+    }
+
+    /// The data directory that it lies in.
+    pub(super) fn directory(&self) -> &DataDir {
+        &self.directory
     }
 
     /// The value of `key`, removed or not.

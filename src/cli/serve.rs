@@ -19,9 +19,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::term_choice::ReadTerm;
 use super::{Globals, tokio_runtime};
 use crate::config::{Configuration, LogFormat};
 use crate::http::{Addresses, operations};
+use crate::known_terms::KnownTerms;
 use crate::logs;
 use crate::service::Service;
 
@@ -44,12 +46,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let configuration = globals.configuration()?;
-    let term = globals.load_term(args.term.as_deref())?;
+    let (configuration, ReadTerm { term, text }) = globals.checked_start(args.term.as_deref())?;
     logs::start(args.log_format.unwrap_or(configuration.logs.format), &configuration.logs.level)?;
     let metrics = operations::install_recorder()?;
     let directory = DataDir::open(&globals.data_dir()?)?;
     let _lock = directory.lock_engine()?;
+    KnownTerms::of(&directory).serve(&term, &text)?;
     let runtime = tokio_runtime()?;
     let served = runtime.block_on(serve(&configuration, term, &directory, metrics));
     runtime.shutdown_timeout(THREADS_STOP_MAX);

@@ -9,7 +9,7 @@ use gatebell_engine::billing::closes_from;
 
 use super::{Globals, now, open_books};
 use crate::cli::operator::operator;
-use crate::statement::{self, OrderBook};
+use crate::statement;
 
 /// Closes terms.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let directory = open_books::data_dir(globals)?;
-    let term = globals.load_term(Some(&args.term))?;
+    let term = globals.term_of(&directory, Some(&args.term))?;
     let now = now();
     let closes_from = closes_from(&term);
     let is_early = term.day_of(now) < closes_from;
@@ -51,7 +51,7 @@ fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
         bail!("term {} can be closed from {closes_from} on; --force closes it now", term.name);
     }
     let books = open_books::books(&directory)?;
-    let orders = OrderBook::read(&directory)?;
+    let orders = open_books::orders(&directory)?;
     let closing = statement::close(&term, &orders, &books, now, &operator(), is_early)?;
 
     let mut out = std::io::stdout().lock();

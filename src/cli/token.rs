@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use comfy_table::{Table, presets};
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
@@ -15,6 +15,7 @@ use secrecy::ExposeSecret as _;
 
 use super::operator::operator;
 use super::{Globals, now};
+use crate::standard_error::say;
 
 /// What to do with tokens.
 #[derive(Debug, clap::Args)]
@@ -46,13 +47,18 @@ enum Action {
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let path = globals.data_dir()?;
     match &args.action {
-        Action::Add { school, label } => add(&DataDir::open(&path)?, school.as_ref(), label),
+        Action::Add { school, label } => add(&DataDir::existing(&path)?, school.as_ref(), label),
         Action::List => list(&DataDir::existing(&path)?),
         Action::Revoke { id } => revoke(&DataDir::existing(&path)?, *id),
     }
 }
 
 fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::Result<ExitCode> {
+    ensure!(
+        !label.trim().is_empty(),
+        "the token needs a label, such as the vendor's name: --label \"gates north\""
+    );
+    ensure!(!label.contains(char::is_control), "the label must be on one line");
     let scope = match school {
         None => TokenScope::City,
         Some(school) => {
@@ -63,7 +69,7 @@ fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::R
     let (record, token) = TokenStore::open(directory)?.add(&scope, label, &operator(), now())?;
     // The token alone on standard output, so that a script can take it from there.
     writeln!(std::io::stdout(), "{}", token.expose_secret())?;
-    eprintln!("token {} for {}; it is not shown again", record.id, scope_name(&record.scope));
+    say(format_args!("token {} for {}; it is not shown again", record.id, scope_name(&record.scope)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -71,9 +77,9 @@ fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::R
 fn warn_of_unknown(directory: &DataDir, school: &SchoolId) -> anyhow::Result<()> {
     let registry = EmbeddedRegistry::open(directory)?;
     if registry.entry(&EntryKey::School(school.clone()))?.is_none() {
-        eprintln!(
+        say(format_args!(
             "warning: no school {school} is registered yet; its taps are not_allowed until it is imported"
-        );
+        ));
     }
     Ok(())
 }
@@ -94,7 +100,7 @@ fn revoke(directory: &DataDir, id: u64) -> anyhow::Result<ExitCode> {
     if !revoked {
         bail!("there is no valid token {id}; gatebell token list shows all");
     }
-    eprintln!("token {id} is not valid any more");
+    say(format_args!("token {id} is not valid any more"));
     Ok(ExitCode::SUCCESS)
 }
 

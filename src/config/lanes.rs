@@ -91,7 +91,7 @@ impl MitakeGateway {
             LaneName::new(text).ok()
         });
         section.required("kind", "\"mitake\"", |text| (text == "mitake").then_some(()));
-        let url = section.url("url");
+        let url = encrypted_url(&mut section);
         let simulator = simulator(&mut section, url.as_ref());
         let username = section.text("username", "1 to 20 printable ASCII characters", |text| {
             let fits = (1..=MITAKE_ACCOUNT_LEN_MAX).contains(&text.len())
@@ -145,7 +145,7 @@ impl AppBackend {
         if !section.is_there() {
             return None;
         }
-        let url = section.url("url");
+        let url = encrypted_url(&mut section);
         let simulator = simulator(&mut section, url.as_ref());
         let key = account(&mut section, "key", simulator);
         let limits = LaneLimits {
@@ -159,6 +159,15 @@ impl AppBackend {
         section.end();
         Some(Self { url: url?, key: key?, limits })
     }
+}
+
+/// Where messages go. They are personal, so they leave this machine over TLS only.
+fn encrypted_url(section: &mut Section<'_, '_>) -> Option<Url> {
+    let url = section.url("url")?;
+    if url.scheme() != "https" && !is_loopback(&url) {
+        section.wrong_field("url", "https://, since it is not on loopback");
+    }
+    Some(url)
 }
 
 /// Whether the table asks for the simulator's own account, which everybody knows: only towards this machine.

@@ -11,10 +11,11 @@ mod mistakes;
 mod secret;
 mod section;
 
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use gatebell_engine::notice::Channel;
 use toml::de::DeTable;
 
 pub(crate) use lanes::{Account, AppBackend, LaneLimits, MitakeGateway};
@@ -51,6 +52,24 @@ pub(crate) struct Configuration {
     pub(crate) gateways: Vec<MitakeGateway>,
     /// The city app's push backend.
     pub(crate) app: Option<AppBackend>,
+    /// The channels that have a lane in the file, with mistakes or without.
+    pub(crate) channels: Vec<Channel>,
+}
+
+/// What a file says, with its mistakes: what is wrong in it is left out or is the default.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// What could be read.
+    pub(crate) configuration: Configuration,
+    /// What could not.
+    pub(crate) mistakes: Option<ConfigurationMistakes>,
+}
+
+impl Draft {
+    /// The configuration, if it has no mistakes.
+    pub(crate) fn whole(self) -> Result<Configuration, ConfigurationMistakes> {
+        self.mistakes.map_or(Ok(self.configuration), Err)
+    }
 }
 
 /// The `[city]` table.
@@ -97,39 +116,22 @@ impl Configuration {
     /// Reads `file`.
     ///
     /// # Errors
-    /// When it cannot be read, or with every mistake in it ([`ConfigurationMistakes`]).
-    pub(crate) fn load(file: &Path) -> anyhow::Result<Self> {
+    /// When it cannot be read as text.
+    pub(crate) fn draft(file: &Path) -> anyhow::Result<Draft> {
         let name = file.display().to_string();
         let bytes = std::fs::read(file).with_context(|| format!("cannot read the configuration {name}"))?;
         let text = String::from_utf8(bytes)
             .ok()
             .with_context(|| format!("the configuration {name} is not UTF-8"))?;
-        Ok(Self::parse(&name, text.strip_prefix('\u{feff}').unwrap_or(&text))?)
+        Ok(Self::parse(&name, text.strip_prefix('\u{feff}').unwrap_or(&text)))
     }
 
     /// What holds without a file: a trial on this machine.
-    pub(crate) fn built_in() -> Result<Self, ConfigurationMistakes> {
+    pub(crate) fn built_in() -> Draft {
         Self::parse(BUILT_IN_NAME, BUILT_IN)
     }
 
-    /// Every secret that the file names, and whose it is.
-    pub(crate) fn secrets(&self) -> Vec<(String, &SecretSource)> {
-        let mut secrets = Vec::new();
-        for MitakeGateway { name, password, callback_key, .. } in &self.gateways {
-            if let Account::Real(source) = password {
-                secrets.push((format!("password of gateway {name}"), source));
-            }
-            secrets.extend(
-                callback_key.iter().map(|source| (format!("callback key of gateway {name}"), source)),
-            );
-        }
-        if let Some(AppBackend { key: Account::Real(source), .. }) = &self.app {
-            secrets.push(("key of the app".to_owned(), source));
-        }
-        secrets
-    }
-
-    fn parse(name: &str, text: &str) -> Result<Self, ConfigurationMistakes> {
+    fn parse(name: &str, text: &str) -> Draft {
         let (table, syntax_errors) = DeTable::parse_recoverable(text);
         let mut mistakes: Vec<Mistake> = syntax_errors
             .iter()
@@ -141,10 +143,8 @@ impl Configuration {
             })
             .collect();
         let configuration = Self::read(Section::top(table.get_ref(), &mut mistakes));
-        if mistakes.is_empty() {
-            return Ok(configuration);
-        }
-        Err(ConfigurationMistakes::new(name, text, mistakes))
+        let mistakes = (!mistakes.is_empty()).then(|| ConfigurationMistakes::new(name, text, mistakes));
+        Draft { configuration, mistakes }
     }
 
     fn read(mut top: Section<'_, '_>) -> Self {
@@ -158,14 +158,40 @@ impl Configuration {
             metrics: MetricsListener::read(top.table("metrics")),
             gateways: top.tables("gateway", MitakeGateway::read),
             app: AppBackend::read(top.table("app")),
+            channels: [("app", Channel::App), ("gateway", Channel::Sms)]
+                .into_iter()
+                .filter_map(|(key, channel)| top.has(key).then_some(channel))
+                .collect(),
         };
-        let mut names = BTreeSet::new();
-        if !configuration.gateways.iter().all(|gateway| names.insert(gateway.name.clone())) {
-            top.wrong_field("gateway", "a name of its own for each gateway");
-        }
+        top.only_one("gateway", "one SMS gateway: two lanes would share one channel");
+        configuration.check_listeners(&mut top);
         top.end();
         configuration
     }
+
+    /// Two listeners cannot share a port of an address.
+    fn check_listeners(&self, top: &mut Section<'_, '_>) {
+        let listeners = [
+            ("taps", self.taps.listen),
+            ("callbacks", self.callbacks.listen),
+            ("metrics", self.metrics.listen),
+        ];
+        for (position, (later, address)) in listeners.iter().enumerate() {
+            for (earlier, taken) in
+                listeners.iter().take(position).filter(|(_, taken)| clash(*taken, *address))
+            {
+                let place = if top.table(later).has("listen") { (later, earlier) } else { (earlier, later) };
+                let allowed = format!("an address of its own; [{}] listens on {taken}", place.1);
+                top.table(place.0).wrong_field("listen", &allowed);
+            }
+        }
+    }
+}
+
+/// Whether both cannot be listened on at once. Each port 0 is another one.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && is_same_ip
 }
 
 impl City {
@@ -215,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_built_in_configuration_has_no_mistakes() {
-        Configuration::built_in().unwrap();
+        Configuration::built_in().whole().unwrap();
     }
 
     #[test]
@@ -224,9 +250,9 @@ mod tests {
             name = \"mitake\"\nkind = \"mitake\"\nurl = \"http://127.0.0.1:8099/api/mtk\"\nsimulator = true\n\
             callback_url = \"http://127.0.0.1:8081\"\n\
             [app]\nurl = \"http://127.0.0.1:8099/app/push\"\nsimulator = true\n";
-        let mut without_lines = Configuration::parse("defaults", tables_without_lines).unwrap();
+        let mut without_lines = Configuration::parse("defaults", tables_without_lines).whole().unwrap();
         without_lines.data = Some(PathBuf::from("data"));
-        let built_in = Configuration::built_in().unwrap();
+        let built_in = Configuration::built_in().whole().unwrap();
         assert_eq!(format!("{built_in:#?}"), format!("{without_lines:#?}"));
     }
 
@@ -251,7 +277,7 @@ mod tests {
             ("not toml", "expected `=`"),
         ];
         let text: String = cases.iter().map(|(lines, _)| format!("{lines}\n")).collect();
-        let drawn = Configuration::parse("city.toml", &text).unwrap_err().drawn();
+        let drawn = Configuration::parse("city.toml", &text).whole().unwrap_err().drawn();
         for (_, expected) in cases {
             assert!(drawn.contains(expected), "{expected} in\n{drawn}");
         }
@@ -264,7 +290,7 @@ mod tests {
     fn a_secret_in_the_file_is_a_mistake_that_does_not_show_it() {
         let text = "[[gateway]]\nname = \"sms\"\nkind = \"mitake\"\nurl = \"https://me:hunter2@sms.example/\"\n\
             username = \"city\"\npassword = \"hunter2\"\n[app]\nkey = \"\"\"\nhunter2\n\"\"\"\n";
-        let drawn = Configuration::parse("city.toml", text).unwrap_err().drawn();
+        let drawn = Configuration::parse("city.toml", text).whole().unwrap_err().drawn();
         assert!(drawn.contains("gateway[0].password: unknown key"), "{drawn}");
         assert!(drawn.contains("gateway[0].url: found a text that is not shown"), "{drawn}");
         assert!(!drawn.contains("hunter2"), "{drawn}");
@@ -274,7 +300,33 @@ mod tests {
     fn a_simulator_and_a_real_account_exclude_each_other() {
         let text = "[[gateway]]\nname = \"sms\"\nkind = \"mitake\"\nurl = \"http://127.0.0.1:1/\"\n\
             simulator = true\npassword_env = \"SMS_PASSWORD\"\n";
-        let drawn = Configuration::parse("city.toml", text).unwrap_err().drawn();
+        let drawn = Configuration::parse("city.toml", text).whole().unwrap_err().drawn();
         assert!(drawn.contains("gateway[0].simulator: found true"), "{drawn}");
+    }
+
+    #[test]
+    fn what_a_start_would_stumble_over_is_a_mistake_of_the_file() {
+        const GATEWAY: &str =
+            "[[gateway]]\nname = \"a\"\nkind = \"mitake\"\nurl = \"http://127.0.0.1:1/\"\nsimulator = true\n";
+        let second_gateway = format!("{GATEWAY}{}", GATEWAY.replace("\"a\"", "\"b\""));
+        for (text, expected) in [
+            (
+                "[taps]\nlisten = \"127.0.0.1:9000\"\n[metrics]\nlisten = \"127.0.0.1:9000\"",
+                "metrics.listen: found",
+            ),
+            (
+                "[taps]\nlisten = \"127.0.0.1:9000\"\n[metrics]\nlisten = \"0.0.0.0:9000\"",
+                "[taps] listens on 127.0.0.1",
+            ),
+            ("[taps]\nlisten = \"127.0.0.1:9090\"", "[metrics] listens on 127.0.0.1:9090"),
+            (&second_gateway, "gateway: found a table"),
+            (&GATEWAY.replace("127.0.0.1", "sms.example"), "gateway[0].url: found \"http://sms.example:1/\""),
+            ("[app]\nurl = \"http://push.example/\"\nkey_env = \"KEY\"", "app.url: found"),
+        ] {
+            let drawn = Configuration::parse("city.toml", text).whole().unwrap_err().drawn();
+            assert!(drawn.contains(expected), "{expected} in\n{drawn}");
+        }
+        let port_zero = "[taps]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"";
+        assert!(Configuration::parse("city.toml", port_zero).whole().is_ok());
     }
 }

@@ -44,6 +44,11 @@ impl<'t, 'm> Section<'t, 'm> {
         self.table.is_some()
     }
 
+    /// Whether anything stands under `key`.
+    pub(crate) fn has(&mut self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
     /// The table under `key`; where there is none, one in which everything is missing.
     pub(crate) fn table(&mut self, key: &str) -> Section<'t, '_> {
         let value = self.value(key);
@@ -232,6 +237,14 @@ impl<'t, 'm> Section<'t, 'm> {
     pub(crate) fn wrong_field(&mut self, key: &str, allowed: &str) {
         if let Some(value) = self.value(key) {
             self.wrong(key, value, allowed);
+        }
+    }
+
+    /// Says that every table of the array under `key` but the first is one too many.
+    pub(crate) fn only_one(&mut self, key: &str, allowed: &str) {
+        let elements = self.value(key).and_then(|value| value.get_ref().as_array()).into_iter().flatten();
+        for another in elements.skip(1) {
+            self.wrong(key, another, allowed);
         }
     }
 

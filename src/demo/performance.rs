@@ -25,6 +25,7 @@ use super::progress::{self, Watched, step};
 use super::report::{self, Findings};
 use super::stage::{self, Pace, Stage};
 use super::story::Records;
+use crate::standard_error::say;
 use crate::statement::{OrderBook, statement};
 
 /// What to play.
@@ -143,7 +144,7 @@ pub(crate) async fn perform(
 fn introduce(plan: &Plan, city: &City, pace: Pace) {
     let in_force = city.families.orders.iter().filter(|it| it.is_in_force()).count();
     let real = instant(ENDS).since(instant(BEGINS)).div_f64(plan.speed);
-    eprintln!(
+    say(format_args!(
         "
  Gatebell · Monday 2025-09-08, first school morning of term 114-1, in a made-up city (seed {seed})
  {schools} schools, {pupils} pupils, {guardians} guardians, {orders} SMS orders in force
@@ -165,7 +166,7 @@ fn introduce(plan: &Plan, city: &City, pace: Pace) {
         speed = plan.speed,
         seconds = real.as_secs(),
         rate = pace.rate_per_s,
-    );
+    ));
 }
 
 /// Waits until every notice has its end and every delivered SMS its charge. What has none by then shows in the report.

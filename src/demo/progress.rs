@@ -18,6 +18,7 @@ use gatebell_engine::tap::Outcome;
 
 use super::morning::{BEGINS, ENDS, instant, local_time};
 use super::page::count;
+use crate::standard_error::say;
 
 /// How often a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -26,7 +27,7 @@ const PLAIN: Duration = Duration::from_secs(5);
 
 /// One line about what is being done.
 pub(crate) fn step(text: &str) {
-    eprintln!(" · {text}");
+    say(format_args!(" · {text}"));
 }
 
 /// What is watched.
@@ -82,7 +83,7 @@ async fn watch_in_lines(watched: &Watched, stop: &CancellationToken) {
         let figures = figures(watched);
         let squeezed: Vec<String> =
             figures.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        eprintln!(" {:.0}  {}", local_time(watched.clock.now()), squeezed.join("; "));
+        say(format_args!(" {:.0}  {}", local_time(watched.clock.now()), squeezed.join("; ")));
     }
 }
 

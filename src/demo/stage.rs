@@ -156,7 +156,7 @@ submit_timeout_s = 2
     );
     let file = dir.join("gatebell.toml");
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    Configuration::load(&file)
+    Ok(Configuration::draft(&file)?.whole()?)
 }
 
 /// Everything that runs.

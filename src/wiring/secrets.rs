@@ -32,6 +32,16 @@ pub(super) struct Secrets {
 impl Secrets {
     /// Fetches them all, or says of each one that cannot be had why.
     pub(super) fn fetch(configuration: &Configuration, directory: &DataDir) -> anyhow::Result<Self> {
+        let (secrets, troubles) = Self::gather(configuration, Some(directory));
+        if troubles.is_empty() {
+            return Ok(secrets);
+        }
+        Err(anyhow!("{}", troubles.join("\n")).context("some secrets cannot be had"))
+    }
+
+    /// Those that can be had, and of each other one why it cannot. Without a directory, keys that we make ourselves are
+    /// left out.
+    pub(super) fn gather(configuration: &Configuration, directory: Option<&DataDir>) -> (Self, Vec<String>) {
         let mut secrets = Self { accounts: BTreeMap::new(), callback_keys: BTreeMap::new(), app_key: None };
         let mut troubles = Vec::new();
         let mut note = |whose: String, trouble: anyhow::Error| troubles.push(format!("{whose}: {trouble:#}"));
@@ -41,7 +51,7 @@ impl Secrets {
                 Err(trouble) => note(format!("password of gateway {}", gateway.name), trouble),
             }
             match callback_keys(gateway.callback_key.as_ref(), directory) {
-                Ok(keys) => drop(secrets.callback_keys.insert(gateway.name.clone(), keys)),
+                Ok(keys) => secrets.callback_keys.extend(keys.map(|keys| (gateway.name.clone(), keys))),
                 Err(trouble) => note(format!("callback key of gateway {}", gateway.name), trouble),
             }
         }
@@ -51,10 +61,12 @@ impl Secrets {
                 Err(trouble) => note("key of the app".to_owned(), trouble),
             }
         }
-        if troubles.is_empty() {
-            return Ok(secrets);
-        }
-        Err(anyhow!("{}", troubles.join("\n")).context("some secrets cannot be had"))
+        (secrets, troubles)
+    }
+
+    /// Whether name and password at the gateway called `lane` could be had.
+    pub(super) fn has_account(&self, lane: &LaneName) -> bool {
+        self.accounts.contains_key(lane)
     }
 
     /// Name and password at the gateway called `lane`; to be taken once.
@@ -75,16 +87,20 @@ fn fetched(account: &Account, of_the_simulator: &str) -> anyhow::Result<SecretSt
     }
 }
 
-fn callback_keys(configured: Option<&SecretSource>, directory: &DataDir) -> anyhow::Result<CallbackKeys> {
-    let text = match configured {
-        Some(source) => source.fetch()?,
-        None => {
+fn callback_keys(
+    configured: Option<&SecretSource>,
+    directory: Option<&DataDir>,
+) -> anyhow::Result<Option<CallbackKeys>> {
+    let text = match (configured, directory) {
+        (Some(source), _) => source.fetch()?,
+        (None, None) => return Ok(None),
+        (None, Some(directory)) => {
             let file = directory.path().join(CALLBACK_KEY_FILE);
             make_key(&file).with_context(|| format!("cannot make the key {}", file.display()))?;
             SecretSource::File(file).fetch()?
         }
     };
-    Ok(CallbackKeys::parse(&text)?)
+    Ok(Some(CallbackKeys::parse(&text)?))
 }
 
 /// Makes a key in `file`, readable by its owner only, unless there is one.
@@ -114,11 +130,11 @@ mod tests {
     fn the_callback_key_is_made_once_and_for_its_owner_alone() {
         let parent = tempfile::tempdir().unwrap();
         let directory = DataDir::open(parent.path()).unwrap();
-        callback_keys(None, &directory).unwrap();
+        callback_keys(None, Some(&directory)).unwrap();
         let file = parent.path().join(CALLBACK_KEY_FILE);
         let made = std::fs::read(&file).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        callback_keys(None, &directory).unwrap();
+        callback_keys(None, Some(&directory)).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), made, "addresses that are on their way stay good");
     }
 }

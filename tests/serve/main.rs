@@ -185,6 +185,88 @@ async fn secrets_that_cannot_be_had_are_all_named_at_once() {
 }
 
 #[test]
+fn whatever_keeps_serve_from_starting_is_said_at_once_and_by_the_check_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let term = folder.path().join("broken.toml");
+    fs::write(&term, "name = \"broken\"\nsms_price = \"much\"\n").unwrap();
+    let configuration = folder.path().join("gatebell.toml");
+    let text = format!(
+        "[city]\nterm = {term:?}\ntexts = \"nowhere\"\n[taps]\nlisten = \"127.0.0.1:9090\"\n[[gateway]]\nname = \"sms\"\n\
+         kind = \"mitake\"\nurl = \"http://sms.example/\"\nusername = \"city\"\npassword_env = \"NEVER_SET_PASSWORD\"\n"
+    );
+    fs::write(&configuration, text).unwrap();
+    let data = folder.path().join("data");
+    let run = |args: &[&str]| {
+        gatebell().args(args).arg("--config").arg(&configuration).arg("--data").arg(&data).output().unwrap()
+    };
+    let (checked, served) = (run(&["config", "check"]), run(&["serve"]));
+    assert_eq!((checked.status.code(), served.status.code()), (Some(1), Some(1)));
+    let said = printed(&served);
+    assert_eq!(printed(&checked), said);
+    for expected in [
+        "broken.toml has mistakes",
+        "2:13: sms_price: found \"much\"",
+        "NEVER_SET_PASSWORD is not set",
+        "cannot read the texts nowhere/zh-TW.toml",
+        "taps.listen: found \"127.0.0.1:9090\"",
+        "gateway[0].url: found \"http://sms.example/\"",
+    ] {
+        assert!(said.contains(expected), "{expected} in\n{said}");
+    }
+    assert!(!data.exists(), "nothing is begun");
+
+    // With the configured term mended and no lane for the app, which it offers.
+    let said = printed(&run(&["serve", "--term", "114-1"]));
+    assert!(said.contains("the term 114-1 offers app, but no lane is configured for it"), "{said}");
+}
+
+#[tokio::test]
+async fn commands_follow_the_term_that_is_served_and_a_name_means_one_thing() {
+    let sim = simulator(gentle()).await;
+    let station = Station::of(1, &sim, &[]);
+    let fair = station.data.with_file_name("fair.toml");
+    let text = fs::read_to_string(&station.town.term).unwrap();
+    let name = |name: &str| {
+        let lines = text
+            .lines()
+            .map(|line| if line.starts_with("name") { format!("name = {name:?}") } else { line.to_owned() });
+        lines.collect::<Vec<String>>().join("\n")
+    };
+    fs::write(&fair, name("fair")).unwrap();
+    let mut command = gatebell();
+    command
+        .args(["serve", "--term"])
+        .arg(&fair)
+        .arg("--config")
+        .arg(&station.configuration)
+        .arg("--data")
+        .arg(&station.data);
+    let mut serving = station.serve_by(command).await;
+
+    let bill = station.gatebell(&["bill"]);
+    assert!(printed(&bill).contains("term fair, as it is served on"), "{}", printed(&bill));
+    assert!(printed(&bill).contains("term fair: all 1 lines are drafts"), "{}", printed(&bill));
+    // Another meaning of the name while it is served.
+    let other = station.data.with_file_name("other.toml");
+    fs::write(&other, format!("{}\n", name("fair").replace("sms_price = 75", "sms_price = 80"))).unwrap();
+    let other = other.to_str().unwrap();
+    let closed = station.gatebell(&["term", "close", other, "--force"]);
+    assert_eq!(closed.status.code(), Some(1));
+    assert!(printed(&closed).contains("term fair is being served on"), "{}", printed(&closed));
+
+    assert_eq!(serving.report(&[tap(0)]).await.unwrap().0, 202);
+    station.until_ledger("the charge", |ledger| !entries(ledger, "charged").is_empty()).await;
+    assert!(serving.stop("TERM").await.success());
+    let served = station.gatebell(&["serve", "--term", other]);
+    assert_eq!(served.status.code(), Some(1));
+    assert!(printed(&served).contains("term fair was billed on"), "{}", printed(&served));
+    // By its name alone: what was served is known.
+    fs::remove_file(&fair).unwrap();
+    let bill = station.gatebell(&["bill", "--term", "fair"]);
+    assert!(bill.status.success(), "{}", printed(&bill));
+}
+
+#[test]
 fn the_commented_configuration_that_is_shown_is_one_to_begin_with() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("gatebell.toml");

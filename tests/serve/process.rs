@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ impl Station {
         let configuration = folder.path().join("gatebell.toml");
         fs::write(&configuration, configuration_of(sim, &town, more)).unwrap();
         let data = folder.path().join("data");
+        std::fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
         let mut station = Self { town, data, configuration, token: String::new(), folder };
         station.token = station.new_token(&[]);
         station

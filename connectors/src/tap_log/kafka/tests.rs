@@ -2,15 +2,24 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+mod broker;
+mod group;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::clock::SystemClock;
+use gatebell_engine::ports::tap_log::{TapIntake, TapLog, TapLogEvent, TapRecord};
 use gatebell_engine::tap_log_contract;
-use gatebell_engine::testing::contract::tap_log::TapLogUnderTest;
+use gatebell_engine::testing::contract::tap_log::{TapLogUnderTest, tap};
 
 use super::*;
 use crate::kafka::fixture::OwnTopics;
-use crate::kafka::{Cluster, prepare_topics};
+use crate::kafka::{Cluster, KafkaSettings, prepare_topics};
+
+/// Longest wait for something that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct OnKafka {
     own: OwnTopics,
@@ -25,9 +34,11 @@ impl OnKafka {
     }
 
     async fn join(&self) -> KafkaTapLog {
-        KafkaTapLog::open(&self.own.settings, &self.cluster, Arc::new(SystemClock::new()), None)
-            .await
-            .unwrap()
+        self.try_join(None).await.unwrap()
+    }
+
+    async fn try_join(&self, copy: Option<Arc<dyn OffsetCopy>>) -> Result<KafkaTapLog, PortError> {
+        KafkaTapLog::open(&self.own.settings, &self.cluster, Arc::new(SystemClock::new()), copy).await
     }
 
     fn intake(&self) -> KafkaTapIntake {
@@ -50,3 +61,53 @@ impl TapLogUnderTest for OnKafka {
 }
 
 tap_log_contract!(contract, OnKafka::new);
+
+/// The next event of the kind that `pick` takes, whatever comes before.
+async fn until<T>(
+    log: &mut KafkaTapLog,
+    mut pick: impl FnMut(Result<TapLogEvent, PortError>) -> Option<T>,
+) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = pick(log.next().await) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it comes within a minute")
+}
+
+/// Takes `count` assignments over from their earliest records; what was committed, by partition.
+async fn from_the_start(log: &mut KafkaTapLog, count: usize) -> Vec<(u32, Option<u64>)> {
+    let mut assigned = Vec::new();
+    while assigned.len() < count {
+        let found = until(log, |event| match event {
+            Ok(TapLogEvent::Assigned { partition, committed }) => Some((partition, committed)),
+            _ => None,
+        });
+        assigned.push(found.await);
+    }
+    for (partition, _) in &assigned {
+        log.rewind(*partition, None).await.unwrap();
+    }
+    assigned.sort_unstable();
+    assigned
+}
+
+/// The next `count` records, with their partitions.
+async fn records(log: &mut KafkaTapLog, count: usize) -> Vec<(u32, TapRecord)> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        let batch = until(log, |event| match event {
+            Ok(TapLogEvent::Batch { partition, records, .. }) => Some((partition, records)),
+            _ => None,
+        });
+        let (partition, records) = batch.await;
+        found.extend(records.into_iter().map(|record| (partition, record)));
+    }
+    found
+}
+
+async fn append(intake: &KafkaTapIntake, numbers: std::ops::Range<u64>) {
+    intake.append(numbers.map(tap).collect()).await.unwrap();
+}
