@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use axum::Router;
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::tokens::TokenStore;
+use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
 use gatebell_connectors::tap_log::embedded::EmbeddedTapIntake;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::runtime::EngineError;
@@ -70,7 +70,7 @@ impl Service {
             configuration,
             Surroundings { directory, term, callbacks, clock: Arc::clone(&clock) },
         )?;
-        let tokens = TokenStore::open(directory)?;
+        let tokens = EmbeddedTokens::open(directory)?;
 
         let status = wired.engine.status();
         let health = Arc::new(IntakeHealth::default());

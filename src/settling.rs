@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::books::Books;
+use gatebell_connectors::store::embedded::books::EmbeddedBooks;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::term::Term;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ pub(crate) async fn keep_settling(
     loop {
         let (directory, term, now) = (directory.clone(), Arc::clone(&term), clock.now());
         let pass = tokio::task::spawn_blocking(move || {
-            let books = Books::open(&directory)?;
+            let books = EmbeddedBooks::open(&directory)?;
             freeze_settled(&term, &OrderBook::read(&directory)?, &books, now, BY)
         });
         match pass.await {
@@ -50,6 +50,7 @@ pub(crate) async fn keep_settling(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use compact_str::CompactString;
+    use gatebell_connectors::store::books::Books as _;
     use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
     use gatebell_engine::ids::{GuardianId, OrderId, Personal, PupilId, SchoolId};
     use gatebell_engine::notice::Passages;
@@ -95,7 +96,7 @@ mod tests {
         let name = term.name.clone();
         keep_settling(directory.clone(), term, clock.clone(), stop).await;
 
-        let frozen = Books::open(&directory).unwrap().term(&name).unwrap().frozen;
+        let frozen = EmbeddedBooks::open(&directory).unwrap().term(&name).unwrap().frozen;
         assert_eq!(frozen.into_keys().collect::<Vec<_>>(), [OrderId::new("long-ago").unwrap()]);
     }
 }

@@ -12,8 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use compact_str::CompactString;
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::books::{Books, ClosedTerm, TermBooks};
-use gatebell_connectors::store::embedded::books_freeze::{Closing, Signature};
+use gatebell_connectors::store::books::{Books, ClosedTerm, Closing, Signature, TermBooks};
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_engine::billing::{BillLine, OrderAccount, Tariff, bill, settles_at};
 use gatebell_engine::ids::{OrderId, PupilId, SchoolId};
@@ -119,7 +118,7 @@ pub(crate) fn statement(term: &Term, orders: &OrderBook, books: &TermBooks) -> S
 pub(crate) fn current_statement(
     term: &Term,
     orders: &OrderBook,
-    books: &Books,
+    books: &dyn Books,
     now: Timestamp,
     who: &str,
 ) -> anyhow::Result<Statement> {
@@ -131,7 +130,7 @@ pub(crate) fn current_statement(
 pub(crate) fn freeze_settled(
     term: &Term,
     orders: &OrderBook,
-    books: &Books,
+    books: &dyn Books,
     now: Timestamp,
     who: &str,
 ) -> anyhow::Result<usize> {
@@ -153,14 +152,16 @@ pub(crate) fn freeze_settled(
     if due(&books.term(&term.name)?).is_empty() {
         return Ok(0);
     }
-    books.freeze(&term.name, &signature(who, now), due).context("cannot freeze the lines of cancelled orders")
+    books
+        .freeze(&term.name, &signature(who, now), &due)
+        .context("cannot freeze the lines of cancelled orders")
 }
 
 /// Closes `term`, making its lines final.
 pub(crate) fn close(
     term: &Term,
     orders: &OrderBook,
-    books: &Books,
+    books: &dyn Books,
     now: Timestamp,
     who: &str,
     forced: bool,
@@ -171,7 +172,7 @@ pub(crate) fn close(
         as_closed.closed = Some(ClosedTerm { at, by, forced });
         statement(term, orders, &as_closed).lines.into_iter().map(|line| line.line).collect()
     };
-    books.close(&term.name, &signature(who, now), forced, lines).context("cannot close the term")
+    books.close(&term.name, &signature(who, now), forced, &lines).context("cannot close the term")
 }
 
 fn signature(who: &str, now: Timestamp) -> Signature {

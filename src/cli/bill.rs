@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     if let Some(school) = &args.school {
         ensure!(orders.has_school(school), "no pupil on record is at school {school}");
     }
-    let mut bill = current_statement(&term, &orders, &books, now(), &operator())?;
+    let mut bill = current_statement(&term, &orders, &*books, now(), &operator())?;
     if let Some(school) = &args.school {
         bill.lines.retain(|line| line.line.school == *school);
     }

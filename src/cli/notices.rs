@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     if entries.is_empty() && !orders.has_pupil(&args.pupil) {
         bail!("no pupil {} on record", args.pupil);
     }
-    let mut bill = current_statement(&term, &orders, &books, now(), &operator())?;
+    let mut bill = current_statement(&term, &orders, &*books, now(), &operator())?;
     bill.lines.retain(|line| line.line.pupil == args.pupil);
 
     let mut out = BufWriter::new(std::io::stdout().lock());

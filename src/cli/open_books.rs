@@ -2,7 +2,8 @@
 
 use anyhow::Context as _;
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::books::Books;
+use gatebell_connectors::store::books::Books;
+use gatebell_connectors::store::embedded::books::EmbeddedBooks;
 
 use super::Globals;
 use crate::statement::OrderBook;
@@ -13,8 +14,8 @@ pub(super) fn data_dir(globals: &Globals) -> anyhow::Result<DataDir> {
 }
 
 /// The books in `directory`.
-pub(super) fn books(directory: &DataDir) -> anyhow::Result<Books> {
-    Books::open(directory).context("cannot open the books")
+pub(super) fn books(directory: &DataDir) -> anyhow::Result<Box<dyn Books>> {
+    Ok(Box::new(EmbeddedBooks::open(directory).context("cannot open the books")?))
 }
 
 /// The orders in `directory`, which must hold a city: without one there is nothing to bill, rather than a bill of nothing.

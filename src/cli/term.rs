@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use gatebell_connectors::store::embedded::books_freeze::Closing;
+use gatebell_connectors::store::books::Closing;
 use gatebell_engine::billing::closes_from;
 
 use super::{Globals, now, open_books};
@@ -52,7 +52,7 @@ fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     }
     let books = open_books::books(&directory)?;
     let orders = open_books::orders(&directory)?;
-    let closing = statement::close(&term, &orders, &books, now, &operator(), is_early)?;
+    let closing = statement::close(&term, &orders, &*books, now, &operator(), is_early)?;
 
     let mut out = std::io::stdout().lock();
     match closing {

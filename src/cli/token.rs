@@ -8,7 +8,8 @@ use anyhow::{Context as _, bail, ensure};
 use comfy_table::{Table, presets};
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
-use gatebell_connectors::store::embedded::tokens::{TokenRecord, TokenScope, TokenStore};
+use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
+use gatebell_connectors::store::tokens::{TokenRecord, TokenScope, Tokens as _};
 use gatebell_engine::ids::SchoolId;
 use gatebell_engine::registry::EntryKey;
 use secrecy::ExposeSecret as _;
@@ -66,7 +67,7 @@ fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::R
             TokenScope::School(school.clone())
         }
     };
-    let (record, token) = TokenStore::open(directory)?.add(&scope, label, &operator(), now())?;
+    let (record, token) = EmbeddedTokens::open(directory)?.add(&scope, label, &operator(), now())?;
     // The token alone on standard output, so that a script can take it from there.
     writeln!(std::io::stdout(), "{}", token.expose_secret())?;
     say(format_args!("token {} for {}; it is not shown again", record.id, scope_name(&record.scope)));
@@ -87,7 +88,9 @@ fn warn_of_unknown(directory: &DataDir, school: &SchoolId) -> anyhow::Result<()>
 fn list(directory: &DataDir) -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["id", "scope", "label", "made by", "made at", "revoked"]);
-    for TokenRecord { id, scope, label, made_by, made_at, revoked } in TokenStore::open(directory)?.list()? {
+    for TokenRecord { id, scope, label, made_by, made_at, revoked } in
+        EmbeddedTokens::open(directory)?.list()?
+    {
         let revoked = revoked.map_or_else(|| "-".to_owned(), |at| at.to_string());
         table.add_row([id.to_string(), scope_name(&scope), label, made_by, made_at.to_string(), revoked]);
     }
@@ -96,7 +99,7 @@ fn list(directory: &DataDir) -> anyhow::Result<ExitCode> {
 }
 
 fn revoke(directory: &DataDir, id: u64) -> anyhow::Result<ExitCode> {
-    let revoked = TokenStore::open(directory)?.revoke(id, now()).context("cannot revoke the token")?;
+    let revoked = EmbeddedTokens::open(directory)?.revoke(id, now()).context("cannot revoke the token")?;
     if !revoked {
         bail!("there is no valid token {id}; gatebell token list shows all");
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::books::Books;
+use gatebell_connectors::store::books::Books;
+use gatebell_connectors::store::embedded::books::EmbeddedBooks;
 use gatebell_engine::billing::BillLine;
 use gatebell_engine::ledger::{Event, LedgerEntry};
 use gatebell_engine::notice::Channel;
@@ -80,7 +81,7 @@ pub(crate) async fn perform(
     step("starting the gateway simulator, the engine and its HTTP listeners");
     let directory = prepared.directory.clone();
     let stage = Stage::set(prepared, term.clone(), plan.city, pace).await?;
-    let books = Books::open(&directory)?;
+    let books = EmbeddedBooks::open(&directory)?;
 
     step(&format!("the morning begins; operators look at {}", stage.metrics_url()));
     let stop_watching = CancellationToken::new();
@@ -170,7 +171,7 @@ fn introduce(plan: &Plan, city: &City, pace: Pace) {
 }
 
 /// Waits until every notice has its end and every delivered SMS its charge. What has none by then shows in the report.
-async fn settle(stage: &Stage, books: &Books, stop: &CancellationToken) -> anyhow::Result<()> {
+async fn settle(stage: &Stage, books: &dyn Books, stop: &CancellationToken) -> anyhow::Result<()> {
     let deadline = Instant::now() + SETTLE_MAX;
     while !stop.is_cancelled() && Instant::now() < deadline {
         tokio::time::sleep(SETTLE_LOOK).await;
@@ -190,12 +191,12 @@ fn is_settled(entries: &[LedgerEntry]) -> bool {
 }
 
 /// The ledger of the day, read from disk.
-fn ledger(books: &Books) -> anyhow::Result<Vec<LedgerEntry>> {
+fn ledger(books: &dyn Books) -> anyhow::Result<Vec<LedgerEntry>> {
     let day = Day::from_date(FIRST_DAY);
     Ok(books.entries(day..=day)?.collect::<Result<_, _>>()?)
 }
 
-fn bill(directory: &DataDir, term: &Term, books: &Books) -> anyhow::Result<Vec<BillLine>> {
+fn bill(directory: &DataDir, term: &Term, books: &dyn Books) -> anyhow::Result<Vec<BillLine>> {
     let orders = OrderBook::read(directory)?;
     let statement = statement(term, &orders, &books.term(&term.name)?);
     Ok(statement.lines.into_iter().map(|it| it.line).collect())

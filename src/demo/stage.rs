@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use gatebell_connectors::data_dir::{DataDir, EngineLock};
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
-use gatebell_connectors::store::embedded::tokens::{TokenScope, TokenStore};
+use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
+use gatebell_connectors::store::tokens::{TokenScope, Tokens as _};
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
@@ -91,7 +92,7 @@ pub(crate) fn prepare(city: &City, dir: &Path, term: &Term) -> anyhow::Result<Pr
     let registry = EmbeddedRegistry::open(&directory)?;
     registry.mark_made_up()?;
     registry.apply(reading.entries, Timestamp::MIN, WHO)?;
-    let tokens = TokenStore::open(&directory)?;
+    let tokens = EmbeddedTokens::open(&directory)?;
     let (_, token) = tokens.add(&TokenScope::City, "the demo's readers", WHO, instant(BEGINS))?;
     Ok(Prepared { directory, lock, gate_token: token.expose_secret().to_owned() })
 }

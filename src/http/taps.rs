@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::{Router, routing::post};
 use bytes::Bytes;
-use gatebell_connectors::store::embedded::tokens::TokenScope;
+use gatebell_connectors::store::tokens::TokenScope;
 use gatebell_engine::decode::decode;
 use gatebell_engine::ids::SchoolId;
 use gatebell_engine::ports::tap_log::{IncomingTap, IntakeError, TapIntake};

@@ -1,4 +1,13 @@
-//! Stores: where the registry, the ledger and the receipts are kept.
+//! Stores: where the registry, the ledger, the receipts and the tokens are kept.
+//!
+//! What the engine asks of a store are the engine's ports. What commands ask of it beside a running engine, wherever it
+//! lies, is here: [`books`] and [`tokens`].
 
+pub mod books;
+#[cfg(test)]
+mod books_contract;
 pub mod cql;
 pub mod embedded;
+pub mod tokens;
+#[cfg(test)]
+mod tokens_contract;

@@ -1,76 +1,83 @@
-//! The books, as commands read them beside a running engine: counters, frozen lines, closed terms.
+//! The books in `store.db`.
 //!
-//! Owns a file handle to `store.db` of its own, with no writer thread: what is read is a snapshot of one
-//! instant. The ledger's entries are read in `books_entries`, lines are frozen in `books_freeze`. What an
-//! order is, the registry knows.
+//! Owns a file handle of its own, with no writer thread: what is read is a snapshot of one instant. The ledger's
+//! entries are read in `books_entries`, lines are frozen in `books_freeze`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
-use compact_str::CompactString;
 use gatebell_engine::billing::BillLine;
-use gatebell_engine::ids::OrderId;
+use gatebell_engine::ids::PupilId;
+use gatebell_engine::ledger::LedgerEntry;
 use gatebell_engine::money::Dollars;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::ledger::Counter;
-use gatebell_engine::time::Timestamp;
+use gatebell_engine::recount::Difference;
+use gatebell_engine::time::{Day, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::ledger_rows::{text, word};
 use super::ledger_schema::LEDGER;
+use super::{books_entries, books_freeze};
 use crate::data_dir::DataDir;
 use crate::sqlite::{DatabaseFile, Readers};
+use crate::store::books::{Books, ClosedTerm, Closing, Entries, PickLines, Signature, TermBooks};
 
-/// A command's way to the store.
+/// The books in a data directory.
 #[derive(Debug)]
-pub struct Books {
+pub struct EmbeddedBooks {
     pub(super) file: DatabaseFile,
     pub(super) readers: Readers,
 }
 
-/// What the books say of one term, at one instant.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TermBooks {
-    /// The number of charges of each order.
-    pub delivered: BTreeMap<OrderId, u64>,
-    /// The lines that are final.
-    pub frozen: BTreeMap<OrderId, BillLine>,
-    /// Since when the term is closed, if it is.
-    pub closed: Option<ClosedTerm>,
-    /// Orders that have charges, or a frozen line of an order that had been approved or cancelled, in other
-    /// terms.
-    pub of_other_terms: BTreeSet<OrderId>,
-}
-
-/// The closing of a term.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClosedTerm {
-    /// When.
-    pub at: Timestamp,
-    /// By whom.
-    pub by: CompactString,
-    /// Whether it was closed before its time.
-    pub forced: bool,
-}
-
-impl Books {
+impl EmbeddedBooks {
     /// Opens the books in `directory`; an engine may be running on it or not.
     pub fn open(directory: &DataDir) -> Result<Self, PortError> {
         let file = DatabaseFile::open(&directory.store(), "store", &LEDGER)?;
         let readers = Readers::new(file.clone(), 1);
         Ok(Self { file, readers })
     }
+}
 
-    /// What the books say of `term`.
-    pub fn term(&self, term: &str) -> Result<TermBooks, PortError> {
+impl Books for EmbeddedBooks {
+    fn term(&self, term: &str) -> Result<TermBooks, PortError> {
         self.readers.read_blocking(|connection| {
             let snapshot = connection.unchecked_transaction()?;
             term_books(&snapshot, term)
         })
     }
 
-    /// Every counter of every term.
-    pub fn counters(&self) -> Result<Vec<Counter>, PortError> {
+    fn counters(&self) -> Result<Vec<Counter>, PortError> {
         self.readers.read_blocking(counters)
+    }
+
+    fn entries(&self, days: RangeInclusive<Day>) -> Result<Entries<'_>, PortError> {
+        Ok(Box::new(books_entries::entries(&self.readers, days)?))
+    }
+
+    fn entries_of_pupil(
+        &self,
+        days: RangeInclusive<Day>,
+        pupil: &PupilId,
+    ) -> Result<Vec<LedgerEntry>, PortError> {
+        books_entries::entries_of_pupil(&self.readers, &days, pupil)
+    }
+
+    fn recount(&self, term_otherwise: &str) -> Result<Vec<Difference>, PortError> {
+        books_entries::recount(&self.readers, term_otherwise)
+    }
+
+    fn freeze(&self, term: &str, signature: &Signature, due: PickLines<'_>) -> Result<usize, PortError> {
+        books_freeze::freeze(&self.file, term, signature, due)
+    }
+
+    fn close(
+        &self,
+        term: &str,
+        signature: &Signature,
+        forced: bool,
+        lines: PickLines<'_>,
+    ) -> Result<Closing, PortError> {
+        books_freeze::close(&self.file, term, signature, forced, lines)
     }
 }
 
@@ -133,4 +140,12 @@ fn frozen_line(row: &Row<'_>) -> rusqlite::Result<BillLine> {
         waived: Dollars(row.get(9)?),
         refund: Dollars(row.get(10)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store_fixture::books_stage;
+    use crate::store::books_contract::books_contract;
+
+    books_contract!(contract, super::books_stage);
 }

@@ -2,8 +2,8 @@
 //! schema; parts in the same file are told apart by the names of their schemas.
 
 pub mod books;
-pub mod books_entries;
-pub mod books_freeze;
+mod books_entries;
+mod books_freeze;
 pub mod ledger;
 mod ledger_charges;
 mod ledger_claims;

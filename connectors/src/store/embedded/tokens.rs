@@ -1,24 +1,17 @@
-//! Tokens of readers' vendors: who may report taps, for the city or for one school.
-//!
-//! A token is 256 random bits, shown once when it is made; the store keeps its SHA-256, which is enough for a value that
-//! nobody can guess (the public format asks for just that). Looking one up is an indexed read, so that a token made or
-//! revoked by another process counts from the next request on. Revoked ones stay on record.
+//! The tokens in `store.db`. Looking one up is an indexed read, on a few connections however many requests ask at once.
 
+use async_trait::async_trait;
 use gatebell_engine::ids::SchoolId;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::time::Timestamp;
 use rusqlite::{Connection, params};
 use secrecy::SecretString;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::data_dir::DataDir;
 use crate::sqlite::{DatabaseFile, Readers, Schema};
+use crate::store::tokens::{PORT, TokenRecord, TokenScope, Tokens, hash_of, new_token};
 
-/// The port, as errors name it.
-const PORT: &str = "token store";
-/// Randomness of a token.
-const TOKEN_LEN_BYTES: usize = 32;
 /// Requests that look up a token at once, each on a connection and a blocking thread; the others wait.
 const READERS_MAX: usize = 4;
 
@@ -39,59 +32,36 @@ const TOKENS: Schema = Schema {
     "],
 };
 
-/// For whom a token speaks.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum TokenScope {
-    /// Every reader of the city.
-    City,
-    /// The readers of one school.
-    School(SchoolId),
-}
-
-/// A token as the store knows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TokenRecord {
-    /// Its number, for revoking it.
-    pub id: u64,
-    /// For whom it speaks.
-    pub scope: TokenScope,
-    /// What it is for, in its maker's words.
-    pub label: String,
-    /// Who made it.
-    pub made_by: String,
-    /// When it was made.
-    pub made_at: Timestamp,
-    /// Since when it is no longer valid; `None`: it is.
-    pub revoked: Option<Timestamp>,
-}
-
-/// The tokens in a data directory. Making, listing and revoking block, for commands; looking one up does not.
+/// The tokens in a data directory.
 #[derive(Debug)]
-pub struct TokenStore {
+pub struct EmbeddedTokens {
     file: DatabaseFile,
     readers: Readers,
 }
 
-impl TokenStore {
+impl EmbeddedTokens {
     /// Opens the tokens in `directory`, making what is missing.
     pub fn open(directory: &DataDir) -> Result<Self, PortError> {
         let file = DatabaseFile::open(&directory.store(), PORT, &TOKENS)?;
         Ok(Self { readers: Readers::new(file.clone(), READERS_MAX), file })
     }
 
-    /// Makes a token. It is returned here and never again.
-    pub fn add(
+    fn write<T>(&self, command: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, PortError> {
+        let connection = self.file.connect()?;
+        command(&connection).map_err(|error| self.file.error(&error))
+    }
+}
+
+#[async_trait]
+impl Tokens for EmbeddedTokens {
+    fn add(
         &self,
         scope: &TokenScope,
         label: &str,
         made_by: &str,
         made_at: Timestamp,
     ) -> Result<(TokenRecord, SecretString), PortError> {
-        let mut bytes = [0; TOKEN_LEN_BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            PortError::new(PORT, format_args!("the system gives no random bytes: {error}"))
-        })?;
-        let token = hex::encode(bytes);
+        let token = new_token()?;
         let school = match scope {
             TokenScope::City => None,
             TokenScope::School(school) => Some(school.as_str()),
@@ -114,8 +84,7 @@ impl TokenStore {
         Ok((record, SecretString::from(token)))
     }
 
-    /// Every token ever made, the oldest first.
-    pub fn list(&self) -> Result<Vec<TokenRecord>, PortError> {
+    fn list(&self) -> Result<Vec<TokenRecord>, PortError> {
         self.readers.read_blocking(|connection| {
             connection
                 .prepare_cached("SELECT id, school, label, made_by, made_at, revoked FROM token ORDER BY id")?
@@ -133,8 +102,7 @@ impl TokenStore {
         })
     }
 
-    /// Makes token `id` invalid from the next request on. Whether there was a valid one of that number.
-    pub fn revoke(&self, id: u64, at: Timestamp) -> Result<bool, PortError> {
+    fn revoke(&self, id: u64, at: Timestamp) -> Result<bool, PortError> {
         self.write(|connection| {
             connection.execute(
                 "UPDATE token SET revoked = ?2 WHERE id = ?1 AND revoked IS NULL",
@@ -144,8 +112,7 @@ impl TokenStore {
         .map(|revoked| revoked == 1)
     }
 
-    /// For whom `token` speaks; `None`: it is not valid. However many ask at once, a few read the store.
-    pub async fn verify(&self, token: &str) -> Result<Option<TokenScope>, PortError> {
+    async fn verify(&self, token: &str) -> Result<Option<TokenScope>, PortError> {
         let hash = hash_of(token);
         let query = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
@@ -161,15 +128,6 @@ impl TokenStore {
         };
         self.readers.read(query).await
     }
-
-    fn write<T>(&self, command: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, PortError> {
-        let connection = self.file.connect()?;
-        command(&connection).map_err(|error| self.file.error(&error))
-    }
-}
-
-fn hash_of(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
 }
 
 fn scope_of(column: usize, school: Option<String>) -> rusqlite::Result<TokenScope> {
@@ -182,79 +140,40 @@ fn scope_of(column: usize, school: Option<String>) -> rusqlite::Result<TokenScop
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use secrecy::ExposeSecret;
 
     use super::*;
+    use crate::store::tokens_contract::{Stage, tokens_contract};
 
-    const NOON: Timestamp = Timestamp::from_millis(1_757_304_000_000);
+    tokens_contract!(contract, super::stage);
 
-    fn school() -> TokenScope {
-        TokenScope::School(SchoolId::new("353604").unwrap())
+    fn store(directory: &tempfile::TempDir) -> EmbeddedTokens {
+        EmbeddedTokens::open(&DataDir::open(directory.path()).unwrap()).unwrap()
     }
 
-    fn store(directory: &tempfile::TempDir) -> TokenStore {
-        TokenStore::open(&DataDir::open(directory.path()).unwrap()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_token_speaks_for_its_scope_until_it_is_revoked() {
+    async fn stage() -> Stage {
         let directory = tempfile::tempdir().unwrap();
-        let tokens = store(&directory);
-        let (city, city_token) = tokens.add(&TokenScope::City, "reader vendor", "chen", NOON).unwrap();
-        let (_, school_token) = tokens.add(&school(), "one school", "chen", NOON).unwrap();
-        let verify = async |token: &SecretString| tokens.verify(token.expose_secret()).await.unwrap();
-        assert_eq!(verify(&city_token).await, Some(TokenScope::City));
-        assert_eq!(verify(&school_token).await, Some(school()));
-
-        // By another process, as a command does it.
-        assert!(store(&directory).revoke(city.id, NOON).unwrap());
-        assert_eq!(verify(&city_token).await, None);
-        assert_eq!(verify(&school_token).await, Some(school()));
-        assert!(!tokens.revoke(city.id, NOON).unwrap(), "it is no longer valid");
-        assert!(!tokens.revoke(77, NOON).unwrap(), "there is none");
-        let revoked: Vec<_> = tokens.list().unwrap().iter().map(|record| record.revoked).collect();
-        assert_eq!(revoked, [Some(NOON), None]);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_exactly_a_token_is_not_valid() {
-        let directory = tempfile::tempdir().unwrap();
-        let tokens = store(&directory);
-        let (_, token) = tokens.add(&TokenScope::City, "vendor", "chen", NOON).unwrap();
-        let token = token.expose_secret();
-        for wrong in ["", "0", &token[1..], &token.to_uppercase(), &format!("{token} "), &format!("{token}0")]
-        {
-            assert_eq!(tokens.verify(wrong).await.unwrap(), None);
+        Stage {
+            tokens: Arc::new(store(&directory)),
+            elsewhere: Arc::new(store(&directory)),
+            label: "reader vendor".to_owned(),
+            _keep: Box::new(directory),
         }
     }
 
     #[test]
-    fn the_store_holds_and_prints_no_token() {
+    fn no_file_holds_a_token() {
         let directory = tempfile::tempdir().unwrap();
         let tokens = store(&directory);
-        let (record, token) = tokens.add(&school(), "vendor", "chen", NOON).unwrap();
-        assert_eq!(token.expose_secret().len(), 64);
-        assert_eq!(tokens.list().unwrap(), std::slice::from_ref(&record));
-        let printed = format!("{record:?} {token:?} {tokens:?}");
-        assert!(!printed.contains(token.expose_secret()), "{printed}");
+        let (_, token) = tokens.add(&TokenScope::City, "vendor", "chen", Timestamp::from_millis(0)).unwrap();
+        assert!(!format!("{tokens:?}").contains(token.expose_secret()));
         drop(tokens);
         for entry in std::fs::read_dir(directory.path()).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             let needle = token.expose_secret().as_bytes();
             assert!(!bytes.windows(needle.len()).any(|window| window == needle));
         }
-    }
-
-    #[test]
-    fn no_two_tokens_are_alike() {
-        let directory = tempfile::tempdir().unwrap();
-        let tokens = store(&directory);
-        let made: std::collections::BTreeSet<String> = (0..20)
-            .map(|_| {
-                let (_, token) = tokens.add(&TokenScope::City, "vendor", "chen", NOON).unwrap();
-                token.expose_secret().to_owned()
-            })
-            .collect();
-        assert_eq!(made.len(), 20);
     }
 }
