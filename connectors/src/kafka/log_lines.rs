@@ -7,6 +7,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::statistics::Statistics;
 
 /// A client's context that logs and does nothing else.
@@ -26,6 +27,13 @@ impl ClientContext for TracingContext {
 }
 
 impl ConsumerContext for TracingContext {}
+
+/// Of a transaction, the commit says whether its records were delivered.
+impl ProducerContext for TracingContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
 
 /// Logs a line of librdkafka's at its level.
 pub(crate) fn pass_on(level: RDKafkaLogLevel, facility: &str, line: &str) {

@@ -1,10 +1,11 @@
 //! The registry: what stands, what changed, and which processes have it.
 //!
 //! [`RegistryStore`] is how commands see it, wherever it lies: in the embedded store's file
-//! ([`EmbeddedRegistry`](crate::store::embedded::registry::EmbeddedRegistry)) or in a compacted topic. The
+//! ([`EmbeddedRegistry`](crate::store::embedded::registry::EmbeddedRegistry)) or in a compacted topic ([`KafkaRegistry`](kafka::KafkaRegistry)). The
 //! engine follows it through its own port, the registry feed.
 
 pub(crate) mod entry_json;
+pub mod kafka;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
