@@ -164,6 +164,28 @@ fn a_made_up_city_and_a_real_one_do_not_mix() {
 }
 
 #[test]
+fn a_directory_that_the_demo_made_is_known_until_somebody_changes_it() {
+    let city = City::new();
+    let made = city.beside("made");
+    let run = city.gatebell(&["demo", "city", text(&made), "--pupils", "50", "--schools", "1"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let imported = city.gatebell(&["import", text(&made)]);
+    assert_eq!(imported.code, 0, "{}", imported.stderr);
+    assert!(registry(&city).is_made_up().unwrap());
+
+    // Real files beside an old mark.
+    std::fs::copy(city.dir().join("pupils.csv"), made.join("pupils.csv")).unwrap();
+    let other = City::new();
+    for name in ["schools.csv", "readers.csv", "cards.csv", "guardians.csv", "bindings.csv", "orders.csv"] {
+        std::fs::copy(city.dir().join(name), made.join(name)).unwrap();
+    }
+    std::fs::copy(city.dir().join("subscriptions.csv"), made.join("subscriptions.csv")).unwrap();
+    let refused = other.gatebell(&["import", text(&made)]);
+    assert_refused(&refused, "its files were changed since");
+    assert!(!other.data().exists());
+}
+
+#[test]
 fn no_import_lifts_a_protection() {
     let city = City::new();
     city.import(&[]);
