@@ -3,7 +3,12 @@
 //! Owns: what may be set, what holds otherwise, and saying all that is wrong. Shares are parts of one: `0.01` is one in a
 //! hundred.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shape::Fit;
 
 /// The account that the simulator is born with; known to everybody, so it opens nothing else.
 pub const SIMULATOR_USERNAME: &str = "gatebell-sim";
@@ -13,7 +18,7 @@ pub const SIMULATOR_PASSWORD: &str = "only-a-simulator";
 pub const SIMULATOR_APP_KEY: &str = "only-a-simulator-only-a-simulator-only-a-simulator";
 
 /// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimConfig {
     /// The same seed draws the same fate for the same messages.
@@ -33,7 +38,7 @@ pub struct SimConfig {
 }
 
 /// An account of the SMS gateway.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// Its name, at most 20 characters.
@@ -56,7 +61,7 @@ fn many_points() -> i64 {
 }
 
 /// What the gateway allows.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Messages a second, by agreement.
@@ -76,7 +81,7 @@ pub struct Limits {
 }
 
 /// Times scattered like those of real networks (log-normal).
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spread {
     /// Half of them are shorter.
@@ -86,7 +91,7 @@ pub struct Spread {
 }
 
 /// What goes wrong with submits, as shares.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Faults {
     /// Of messages: refused for good (wrong number).
@@ -110,7 +115,7 @@ pub struct Faults {
 }
 
 /// What becomes of messages, and how that is told. Shares are of messages.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Receipts {
     /// Not delivered.
@@ -140,7 +145,7 @@ pub struct Receipts {
 }
 
 /// The city app's push backend.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppBackend {
     /// The key that requests are signed with, at least 32 characters.
@@ -245,27 +250,34 @@ impl Default for AppBackend {
     }
 }
 
-/// Why a configuration cannot be used.
+/// Why a configuration cannot be used: everything that is wrong, one a line.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ConfigError {
-    /// Not TOML, an unknown key, or a value of another type; with line, column and caret.
-    #[error(transparent)]
-    Toml(#[from] toml::de::Error),
-    /// Values that cannot be, all of them.
-    #[error("{}", list(.0))]
-    Mistakes(Vec<Mistake>),
-}
+#[error("{}", list(.0))]
+pub struct ConfigError(pub Vec<Mistake>);
 
-/// One value that cannot be.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{field}: found {found}, allowed is {allowed}")]
+/// One thing that cannot be.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mistake {
-    /// Such as `receipts.failed`.
+    /// Such as `receipts.failed`; empty where the text is no TOML.
     pub field: String,
-    /// The value; never a password or key.
+    /// Where it stands, from 1; `None`: it is about what stands nowhere.
+    pub line: Option<usize>,
+    /// What is there; never a password or key.
     pub found: String,
     /// What may stand there.
-    pub allowed: &'static str,
+    pub allowed: Cow<'static, str>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "found {}, allowed is {}", self.found, self.allowed)
+    }
 }
 
 fn list(mistakes: &[Mistake]) -> String {
@@ -277,9 +289,36 @@ const ACCOUNT_STATUSES: &str = "*abcdefhklmnprs";
 
 impl SimConfig {
     /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong at once: first what is no TOML, unknown keys and values of another type; where there is
+    /// none of these, what values cannot be. Each with its line.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)?;
-        config.check().map_err(ConfigError::Mistakes)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let shape =
+            toml::Table::try_from(Self::default()).expect("the defaults are a table of texts and numbers");
+        let fit = Fit::of(text, &shape);
+        if !fit.mistakes.is_empty() {
+            return Err(ConfigError(fit.mistakes));
+        }
+        let config: Self = toml::from_str(text).map_err(|error| {
+            // What the shape does not tell: a key that is missing, or a number that is too large.
+            let line =
+                error.span().map(|span| 1 + text.get(..span.start).unwrap_or(text).matches('\n').count());
+            let found = error.message().replace('\n', ", ");
+            ConfigError(vec![Mistake {
+                field: String::new(),
+                line,
+                found,
+                allowed: "what config/gateway-sim.toml says".into(),
+            }])
+        })?;
+        config.check().map_err(|mut mistakes| {
+            for mistake in &mut mistakes {
+                mistake.line = fit.line(&mistake.field);
+            }
+            ConfigError(mistakes)
+        })?;
         Ok(config)
     }
 
@@ -336,7 +375,12 @@ struct Checks(Vec<Mistake>);
 impl Checks {
     fn require(&mut self, field: &str, holds: bool, found: impl FnOnce() -> String, allowed: &'static str) {
         if !holds {
-            self.0.push(Mistake { field: field.to_owned(), found: found(), allowed });
+            self.0.push(Mistake {
+                field: field.to_owned(),
+                line: None,
+                found: found(),
+                allowed: allowed.into(),
+            });
         }
     }
 
@@ -418,13 +462,29 @@ mod tests {
     }
 
     #[test]
+    fn everything_that_does_not_fit_is_told_at_once_with_its_line() {
+        let text = "seed = \"one\"\n[limits]\nrate = 5\nburst = 1.5\n[faults]\nrefused = 1\n[[accounts]]\nusername = 7\n\
+                    pasword = \"hunter2\"\n[latency]\nmedian_ms = -1\n";
+        let told = SimConfig::parse(text).unwrap_err().to_string();
+        let lines: Vec<&str> = told.lines().map(|line| line.split(", allowed").next().unwrap()).collect();
+        let expected = [
+            "line 1: seed: found a value of type string",
+            "line 3: limits.rate: found an unknown key",
+            "line 4: limits.burst: found a value of type float",
+            "line 8: accounts[0].username: found a value of type integer",
+            "line 9: accounts[0].pasword: found an unknown key",
+            "line 11: latency.median_ms: found -1",
+        ];
+        assert_eq!(lines, expected, "{told}");
+    }
+
+    #[test]
     fn all_values_that_cannot_be_are_told_at_once_without_passwords() {
         let text = "[[accounts]]\nusername = \"u\"\npassword = \"hunter2-hunter2-hunter2-hunter2\"\nstatus = \"q\"\n\
                     [limits]\nrate_per_s = 0\n[faults]\nrefused = 0.7\nstopped = 0.7\n[receipts]\nlost = -0.1\n\
                     delay = { median_ms = 5, p99_ms = 4 }\n[app]\nkey = \"hunter2\"\n";
-        let ConfigError::Mistakes(mistakes) = SimConfig::parse(text).unwrap_err() else {
-            panic!("the TOML is fine");
-        };
+        let error = SimConfig::parse(text).unwrap_err();
+        let mistakes = &error.0;
         let fields: Vec<&str> = mistakes.iter().map(|mistake| mistake.field.as_str()).collect();
         let expected = [
             "accounts[0].password",
@@ -436,7 +496,8 @@ mod tests {
             "app.key",
         ];
         assert_eq!(fields, expected);
-        let told = ConfigError::Mistakes(mistakes).to_string();
+        let told = error.to_string();
+        assert!(told.contains("line 6: limits.rate_per_s: found 0"), "{told}");
         assert!(!told.contains("hunter2"), "{told}");
     }
 }

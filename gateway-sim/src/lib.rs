@@ -21,6 +21,7 @@ mod mitake;
 mod rate;
 mod receipts;
 mod server;
+mod shape;
 mod stamp;
 
 pub use config::{
