@@ -71,7 +71,7 @@ impl Fit {
         let line = line_of(text, value.span().start);
         match (value.get_ref(), shape) {
             (DeValue::Table(table), Value::Table(shape)) => {
-                self.table(text, &format!("{field}."), table, shape)
+                self.table(text, &format!("{field}."), table, shape);
             }
             (DeValue::Array(elements), Value::Array(shapes)) => {
                 for (position, element) in elements.iter().enumerate() {
