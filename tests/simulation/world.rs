@@ -15,7 +15,8 @@ use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
 use gatebell_engine::testing::fakes::{
-    FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeTapLog, FaultRates, Faults, GatewayBehaviour,
+    FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeTapLog, FaultRates, Faults,
+    GatewayBehaviour,
 };
 use gatebell_engine::time::Timestamp;
 use rand::{RngExt, SeedableRng};
@@ -52,6 +53,7 @@ pub(crate) struct World {
     pub(crate) ledger: FakeLedger,
     pub(crate) tap_log: FakeTapLog,
     pub(crate) receipts: FakeReceiptLog,
+    pub(crate) rejected: FakeRejectedLog,
     pub(crate) registry: FakeRegistry,
     pub(crate) sms: FakeGateway,
     pub(crate) app: FakeGateway,
@@ -131,6 +133,7 @@ impl World {
                 Arc::clone(&clock),
             ),
             receipts: FakeReceiptLog::default(),
+            rejected: FakeRejectedLog::default(),
             registry,
             ledger,
             clock,
@@ -150,6 +153,7 @@ impl World {
             tap_log: Box::new(self.tap_log.connect(self.faults.clone())),
             ledger: Arc::new(self.ledger.connect(self.faults.clone())),
             receipts: Arc::new(self.receipts.connect(self.faults.clone())),
+            rejected: Arc::new(self.rejected.connect(self.faults.clone())),
             registry: Box::new(self.registry.connect(self.faults.clone())),
             seats: Arc::new(OnlySeat),
             channels: vec![
