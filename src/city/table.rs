@@ -181,7 +181,7 @@ impl Table {
             }
             let raw = self.text[start..end].trim_end_matches(['\r', '\n']);
             let is_on_one_line = count_lines(raw.as_bytes()) == 0;
-            if !is_on_one_line && !(has_right_width && quotes_enclose_cells(raw)) {
+            if !(is_on_one_line || has_right_width && quotes_enclose_cells(raw)) {
                 let found = format!("a quote that is closed on a later line, and {} in all", cells(&record));
                 let allowed = "quotes around whole cells (what follows in this file is not judged)";
                 findings.mistake(place, found, allowed);
