@@ -10,7 +10,6 @@ pub(crate) mod diff;
 mod entries;
 mod findings;
 mod forms;
-pub(crate) mod made_up;
 #[cfg(test)]
 mod model_tests;
 mod relations;

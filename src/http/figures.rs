@@ -5,7 +5,7 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 18] = [
     ("gatebell_reported_taps_total", "Taps reported over HTTP, by what was answered"),
     ("gatebell_refused_reports_total", "Reports refused whole, by HTTP status"),
     (
@@ -26,12 +26,26 @@ const COUNTERS: [(&str, &str); 15] = [
     ),
     ("gatebell_commits_failed_total", "Commits that the disk refused, by port"),
     ("gatebell_port_errors_total", "Times that a port could not do what the engine asked"),
+    (
+        "gatebell_registry_late_changes_total",
+        "Changes of the registry seen after taps that they count for may have been decided",
+    ),
+    ("gatebell_store_retries_total", "Requests to the CQL store that were made again, by kind of request"),
+    (
+        "gatebell_misplaced_records_total",
+        "Records that lie in another partition of the topic than their card's",
+    ),
     ("gatebell_invariant_violations_total", "Broken invariants, by number: each is a defect"),
 ];
 
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 12] = [
     ("gatebell_intake_waiting_taps", "Taps that wait for the disk"),
     ("gatebell_tap_lag", "Records of a partition that are written and not yet read"),
+    ("gatebell_partitions_owned", "Partitions of the taps that this process decides"),
+    ("gatebell_kafka_brokers", "Brokers of Kafka that this process knows"),
+    ("gatebell_kafka_brokers_up", "Brokers of Kafka that this process is connected to"),
+    ("gatebell_kafka_fetched_ahead_taps", "Records of a partition that are here and not yet read"),
+    ("gatebell_kafka_uncommitted_taps", "Records of a partition from the last committed one on"),
     ("gatebell_lane_queue_depth", "Notices that wait in a lane"),
     ("gatebell_lane_in_flight", "Submits of a lane without an answer yet"),
     ("gatebell_lane_rate_per_second", "Messages a second that a lane may send"),

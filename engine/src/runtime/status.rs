@@ -363,7 +363,14 @@ impl Status {
 
     /// A partition is no longer ours.
     pub(crate) fn forget_partition(&self, partition: u32) {
+        // What its next owner has to catch up with is not ours to show.
+        self.set_lag(partition, 0);
         locked(&self.lags).remove(&partition);
+    }
+
+    /// This process owns so many partitions.
+    pub(crate) fn set_partitions_owned(&self, partitions: usize) {
+        metrics::gauge!("gatebell_partitions_owned").set(as_gauge(partitions));
     }
 
     /// Something of `what` does not work; said in the log when it is news.

@@ -54,7 +54,11 @@ fn the_dashboard_is_json_whose_panels_all_ask_something() {
 fn every_alert_has_its_place_in_the_runbook_and_every_place_its_alert() {
     let alerts: BTreeSet<_> =
         ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    let headings: BTreeSet<_> = OPERATIONS.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    let headings: BTreeSet<_> = OPERATIONS
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .filter(|heading| heading.starts_with("Gatebell"))
+        .collect();
     assert_eq!(alerts, headings);
     let anchors: Vec<_> =
         ALERTS.lines().filter_map(|line| line.trim().strip_prefix("runbook: docs/operations.md#")).collect();

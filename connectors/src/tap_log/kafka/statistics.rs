@@ -9,15 +9,14 @@ pub(super) fn report(topic: &str, statistics: &Statistics) {
     set("gatebell_kafka_brokers_up", None, up);
     set("gatebell_kafka_brokers", None, brokers.count());
     let Some(topic) = statistics.topics.get(topic) else { return };
-    for (partition, found) in topic.partitions.iter().filter(|(_, found)| found.desired) {
-        set(
-            "gatebell_kafka_fetched_ahead_taps",
-            Some(*partition),
-            usize::try_from(found.fetchq_cnt).unwrap_or(0),
-        );
+    for (partition, found) in topic.partitions.iter().filter(|(partition, _)| **partition >= 0) {
+        // What another process has to read by now is not ours to show.
+        let (ahead, uncommitted) =
+            if found.desired { (found.fetchq_cnt, found.consumer_lag) } else { (0, 0) };
+        set("gatebell_kafka_fetched_ahead_taps", Some(*partition), usize::try_from(ahead).unwrap_or(0));
         // Minus one until something was committed.
-        if let Ok(lag) = usize::try_from(found.consumer_lag) {
-            set("gatebell_kafka_uncommitted_taps", Some(*partition), lag);
+        if let Ok(uncommitted) = usize::try_from(uncommitted) {
+            set("gatebell_kafka_uncommitted_taps", Some(*partition), uncommitted);
         }
     }
 }
