@@ -22,7 +22,7 @@ use gatebell_connectors::sms::mitake::{self, MitakeConnector, MitakeSettings};
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_connectors::store::embedded::registry_feed::EmbeddedRegistryFeed;
 use gatebell_connectors::store::embedded::store_db::EmbeddedStore;
-use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedTapIntake};
+use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedRejectedLog, EmbeddedTapIntake};
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
@@ -99,7 +99,8 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
     }
 
     let store = EmbeddedStore::open(directory)?;
-    let (log, intake) = tap_log::open(directory, &tap_log_settings(configuration), Arc::clone(&clock))?;
+    let log_settings = tap_log_settings(configuration);
+    let (log, intake) = tap_log::open(directory, &log_settings, Arc::clone(&clock))?;
     let settings = Settings {
         term: Arc::new(term),
         templates: Arc::new(templates(configuration, Some(&registry))?),
@@ -111,6 +112,7 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
         tap_log: Box::new(log),
         ledger: store.ledger(),
         receipts: store.receipts(),
+        rejected: Arc::new(EmbeddedRejectedLog::open(directory, log_settings.keep)?),
         registry: Box::new(EmbeddedRegistryFeed::open(directory)?),
         seats: Arc::new(OnlySeat),
         channels,
@@ -151,7 +153,8 @@ pub(crate) fn troubles(configuration: &Configuration, registry: Option<&Embedded
     troubles
 }
 
-fn tap_log_settings(configuration: &Configuration) -> tap_log::TapLogSettings {
+/// The embedded log, as it is configured.
+pub(crate) fn tap_log_settings(configuration: &Configuration) -> tap_log::TapLogSettings {
     let configured = &configuration.tap_log;
     tap_log::TapLogSettings {
         partitions: NonZeroU32::new(configured.partitions).unwrap_or(NonZeroU32::MIN),

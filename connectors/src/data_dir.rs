@@ -130,6 +130,11 @@ impl DataDir {
         self.path.join("taps.db")
     }
 
+    /// Records that are no taps.
+    pub fn rejected(&self) -> PathBuf {
+        self.path.join("rejected.db")
+    }
+
     /// The registry with its changes; names, phones and addresses live only here.
     pub fn registry(&self) -> PathBuf {
         self.path.join("registry.db")

@@ -67,6 +67,11 @@ impl RejectReason {
             Self::TooMany => "too_many",
         }
     }
+
+    /// The reason of that word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
 }
 
 /// What becomes of a tap: exactly one of these (T1).

@@ -21,9 +21,12 @@ use gatebell_engine::ports::receipts::Receipt;
 use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::registry::ReaderDirection;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
+use gatebell_engine::tap::RejectReason;
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
-use gatebell_engine::testing::fakes::{FakeLedger, FakeReceiptLog, FakeRegistry, FakeTapLog, Faults};
+use gatebell_engine::testing::fakes::{
+    FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeTapLog, FaultRates, Faults,
+};
 use gatebell_engine::testing::registry as city;
 use gatebell_engine::time::{Stretch, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +75,8 @@ struct World {
     ledger: FakeLedger,
     tap_log: FakeTapLog,
     receipts: FakeReceiptLog,
+    rejected: FakeRejectedLog,
+    rejected_log_faults: Faults,
     registry: FakeRegistry,
     gives_receipts: bool,
 }
@@ -104,6 +109,8 @@ impl World {
             term: Arc::new(Term::parse(Term::built_in("114-1").unwrap()).unwrap()),
             ledger,
             receipts: FakeReceiptLog::default(),
+            rejected: FakeRejectedLog::default(),
+            rejected_log_faults: Faults::none(),
             registry,
             gives_receipts: true,
         }
@@ -138,6 +145,7 @@ impl World {
             tap_log: Box::new(self.tap_log.connect(Faults::none())),
             ledger: Arc::new(self.ledger.clone()),
             receipts: Arc::new(self.receipts.connect(Faults::none())),
+            rejected: Arc::new(self.rejected.connect(self.rejected_log_faults.clone())),
             registry: Box::new(self.registry.connect(Faults::none())),
             seats: Arc::new(OnlySeat),
             channels: vec![lane("app", Channel::App, false), lane("sms", Channel::Sms, self.gives_receipts)],
@@ -275,4 +283,32 @@ async fn a_clean_stop_gives_back_the_claim_of_a_request_that_never_left() {
     let (ended, claimed) = tokio::join!(running, stopping);
     ended.unwrap();
     assert_eq!(world.claim_of(&claimed).await.state, ClaimState::Refused);
+}
+
+/// What is no tap is owed to somebody who looks at it: until it is kept, its offset is not committed. Taps behind it are
+/// decided meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_record_is_kept_before_it_is_committed_and_keeps_no_tap_waiting() {
+    let down = FaultRates { error_before: 1000, ..FaultRates::NONE };
+    let world = World { rejected_log_faults: Faults::from_seed(0, down), ..World::new() };
+    world.tap_log.report(&CardNumber::new(CARD).unwrap(), "no tap");
+    world.dies_with_a_request_on_the_wire().await;
+    assert!(world.rejected.records().is_empty() && world.tap_log.commits().is_empty());
+
+    let world = World { rejected_log_faults: Faults::none(), ..world };
+    let committed = async {
+        while world.tap_log.commits().is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = committed => {}
+        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
+    }
+    let [kept] = world.rejected.records().try_into().unwrap();
+    assert_eq!(
+        (kept.position.offset, kept.reason, &kept.value[..]),
+        (0, RejectReason::Malformed, &b"no tap"[..])
+    );
 }

@@ -10,6 +10,7 @@ pub(crate) mod diff;
 mod entries;
 mod findings;
 mod forms;
+pub(crate) mod made_up;
 #[cfg(test)]
 mod model_tests;
 mod relations;

@@ -103,13 +103,13 @@ fn read_file<T, K>(
         FileFound::Absent => return (rows, Some(keys)),
         FileFound::Unusable => return (rows, None),
     };
-    table.for_each_row(findings, |row| {
+    let has_every_key = table.for_each_row(findings, |row| {
         let line = row.line;
         if let Some(it) = take(row, &mut keys) {
             rows.push(Line { line, it });
         }
     });
-    (rows, table.has_column(KEY_COLUMN).then_some(keys))
+    (rows, (has_every_key && table.has_column(KEY_COLUMN)).then_some(keys))
 }
 
 impl Row<'_> {

@@ -57,6 +57,8 @@ pub(super) struct Table {
     positions: Vec<Option<usize>>,
     /// Cells in the header.
     width: usize,
+    /// Whether the header is without mistakes; else rows cannot be judged by it.
+    header_is_right: bool,
 }
 
 /// What became of looking for a file.
@@ -112,29 +114,36 @@ impl Table {
         // Text in memory that is UTF-8, with rows of any width: the reader has nothing to complain of.
         let has_header = reader.read_record(&mut header).unwrap_or(false);
         let line = has_header.then(|| 1 + count_lines(&text.as_bytes()[..row_start(&text, &header)]));
-        let is_header = header.iter().any(|name| spec.columns.contains(&name));
+        let mut header_is_right = true;
+        let mut mistake = |column, found: String, allowed: String| {
+            header_is_right = false;
+            findings.mistake((spec.name, line.or(Some(1)), column), found, allowed);
+        };
         let allowed = || format!("the columns {}", spec.columns.join(", "));
-        for (position, name) in header.iter().enumerate() {
+        let is_header = header.iter().any(|name| spec.columns.contains(&name));
+        if !is_header {
+            // Another separator, say, or a row of data: nothing of it is quoted, and one mistake says it all.
+            mistake(None, "a first line with none of the columns".to_owned(), allowed());
+        }
+        for (position, name) in header.iter().enumerate().filter(|_| is_header) {
             if !spec.columns.contains(&name) {
-                // Without any known column this may be a row of data, so nothing of it is quoted.
-                let value = if is_header { quoted(name) } else { masked(name) };
-                let found = format!("the unknown column {value} (number {})", position + 1);
-                findings.mistake((spec.name, line, None), found, allowed());
+                let found = format!("the unknown column {} (number {})", quoted(name), position + 1);
+                mistake(None, found, allowed());
             } else if header.iter().take(position).any(|earlier| earlier == name) {
                 let known = spec.columns.iter().copied().find(|column| *column == name);
                 let found = format!("the column twice (again as number {})", position + 1);
-                findings.mistake((spec.name, line, known), found, "each column once");
+                mistake(known, found, "each column once".to_owned());
             }
         }
         let mut positions = Vec::with_capacity(spec.columns.len());
         for column in spec.columns {
             let position = header.iter().position(|name| name == *column);
-            if position.is_none() {
-                findings.mistake((spec.name, line.or(Some(1)), Some(column)), "no such column", allowed());
+            if position.is_none() && is_header {
+                mistake(Some(column), "no such column".to_owned(), allowed());
             }
             positions.push(position);
         }
-        Self { spec, text, positions, width: header.len() }
+        Self { spec, text, positions, width: header.len(), header_is_right }
     }
 
     /// Whether the header has the column at `column` of the spec.
@@ -142,13 +151,18 @@ impl Table {
         self.positions.get(column).is_some_and(Option::is_some)
     }
 
-    /// Calls `take` for each row. Of a row with too few or too many cells, which is a mistake, only the key is read.
-    pub(super) fn for_each_row(&self, findings: &mut Findings, mut take: impl FnMut(&mut Row<'_>)) {
+    /// Calls `take` for each row. Of a row with too few or too many cells, which is a mistake, only the key is read. Below a
+    /// header with mistakes, every row is such a row and none is one more mistake; behind a quote that is closed on a
+    /// later line or never, no row can be told from another, and the reading ends.
+    ///
+    /// Whether the keys of all rows were read.
+    pub(super) fn for_each_row(&self, findings: &mut Findings, mut take: impl FnMut(&mut Row<'_>)) -> bool {
         let mut reader = csv_reader(&self.text);
         let mut record = StringRecord::new();
         let mut lines_before = 0;
         let mut counted_to = 0;
         let mut is_header = true;
+        let mut has_every_key = true;
         while reader.read_record(&mut record).unwrap_or(false) {
             let start = row_start(&self.text, &record);
             lines_before += count_lines(&self.text.as_bytes()[counted_to..start]);
@@ -159,19 +173,35 @@ impl Table {
             }
             let line = lines_before + 1;
             let place = (self.spec.name, Some(line), None);
-            let at_end = usize::try_from(reader.position().byte()).is_ok_and(|end| end >= self.text.len());
-            let mut is_whole = true;
-            if at_end && has_open_quote(&self.text[start..]) {
+            let end = usize::try_from(reader.position().byte()).unwrap_or(usize::MAX).min(self.text.len());
+            let has_right_width = record.len() == self.width;
+            if end == self.text.len() && has_open_quote(&self.text[start..]) {
                 findings.mistake(place, "a quoted cell that is never closed", "a closing quote");
-                is_whole = false;
-            } else if record.len() != self.width {
-                let cells = if record.len() == 1 { "cell" } else { "cells" };
-                let found = format!("{} {cells}", record.len());
-                findings.mistake(place, found, format!("{}, as in the header", self.width));
-                is_whole = false;
+                return false;
             }
+            let raw = self.text[start..end].trim_end_matches(['\r', '\n']);
+            let is_on_one_line = count_lines(raw.as_bytes()) == 0;
+            if !(is_on_one_line || has_right_width && quotes_enclose_cells(raw)) {
+                let found = format!("a quote that is closed on a later line, and {} in all", cells(&record));
+                let allowed = "quotes around whole cells (what follows in this file is not judged)";
+                findings.mistake(place, found, allowed);
+                return false;
+            }
+            if !has_right_width && self.header_is_right {
+                findings.mistake(place, cells(&record), format!("{}, as in the header", self.width));
+            }
+            has_every_key &= has_right_width || self.header_is_right;
+            let is_whole = has_right_width && self.header_is_right;
             take(&mut Row { table: self, record: &record, line, next: 0, is_whole, findings });
         }
+        has_every_key
+    }
+}
+
+fn cells(record: &StringRecord) -> String {
+    match record.len() {
+        1 => "1 cell".to_owned(),
+        count => format!("{count} cells"),
     }
 }
 
@@ -201,6 +231,32 @@ fn has_open_quote(text: &str) -> bool {
     let mut reader = csv_reader(&probe);
     reader.read_record(&mut record).unwrap_or(false)
         && record.iter().next_back().is_some_and(|cell| cell.ends_with("\nx"))
+}
+
+/// Whether each quote of the row `raw` begins or ends a cell, or is doubled within one.
+fn quotes_enclose_cells(raw: &str) -> bool {
+    let mut rest = raw;
+    loop {
+        let after = match rest.strip_prefix('"') {
+            Some(mut quoted) => loop {
+                let Some((_, after)) = quoted.split_once('"') else { return false };
+                let Some(doubled) = after.strip_prefix('"') else { break after };
+                quoted = doubled;
+            },
+            None => {
+                let (cell, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                if cell.contains('"') {
+                    return false;
+                }
+                after
+            }
+        };
+        if after.is_empty() {
+            return true;
+        }
+        let Some(next) = after.strip_prefix(',') else { return false };
+        rest = next;
+    }
 }
 
 /// One row; its cells are read in the order of the spec.

@@ -376,13 +376,56 @@ fn a_file_without_a_header_shows_nothing_personal() {
     for personal in ["王大明", "0912345678", "abcdef"] {
         assert!(!found.contains(personal), "{found}");
     }
-    assert!(found.contains("guardians.csv:1: guardian: found no such column"), "{found}");
+    assert!(found.starts_with("guardians.csv:1: found a first line with none of the columns"), "{found}");
+    assert_eq!(found.lines().count(), 1, "{found}");
 }
 
 #[test]
 fn an_empty_file_lacks_its_columns() {
-    assert_eq!(mistakes_with("days.csv", b"").len(), 4);
-    assert_eq!(mistakes_with("days.csv", "\u{feff}".as_bytes()).len(), 4);
+    for empty in ["", "\u{feff}"] {
+        let expected = "days.csv:1: found a first line with none of the columns; allowed: the columns date, school, kind, name";
+        assert_eq!(mistakes_with("days.csv", empty.as_bytes()), [expected]);
+    }
+}
+
+#[test]
+fn one_slip_of_a_file_is_one_mistake_and_hides_none_of_another_file() {
+    let pupils = |header: &str, rows: &dyn Fn(usize) -> String| -> String {
+        let rows: String = (1..300).map(|number| rows(number) + "\n").collect();
+        format!("{header}\n{rows}")
+    };
+    let right = "pupil,school,class,seat,name";
+    let row = |number: usize| format!("P{number},S1,,,");
+    let quote_at = |at: usize, cell: &'static str| {
+        move |number: usize| if number == at { format!("P{number},S1,{cell},,") } else { row(number) }
+    };
+    for (text, expected) in [
+        (
+            pupils("pupil;school;class;seat;name", &|number| format!("P{number};S1;;;")),
+            "pupils.csv:1: found a first line",
+        ),
+        (pupils("pupil,school,class,seat", &row), "pupils.csv:1: name: found no such column"),
+        (pupils("school,class,seat,name", &row), "pupils.csv:1: pupil: found no such column"),
+        (pupils(right, &quote_at(5, "\"a")), "pupils.csv:6: found a quoted cell that is never closed"),
+        (
+            pupils(right, &|number| match number {
+                5 | 7 => quote_at(number, "\"a")(number),
+                9 => quote_at(9, "\"b\"")(number),
+                _ => row(number),
+            }),
+            "pupils.csv:6: found a quote that is closed on a later line",
+        ),
+    ] {
+        let dir = city_with("pupils.csv", Some(text.as_bytes()));
+        let cards: String = (1..300).map(|number| format!("04{number:04},P{number},,\n")).collect();
+        std::fs::write(dir.path().join("cards.csv"), format!("card,pupil,from,until\n{cards}")).unwrap();
+        std::fs::write(dir.path().join("days.csv"), with_row("days.csv", "2025-09-30,S9,off,")).unwrap();
+        let found: Vec<String> =
+            read_city(dir.path()).findings.mistakes.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].starts_with(expected), "{found:#?}");
+        assert!(found[1].starts_with("days.csv:4: school"), "{found:#?}");
+    }
 }
 
 #[test]

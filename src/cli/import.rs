@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::{EXIT_FOUND_OR_FAILED, Globals, check};
 use crate::city;
 use crate::city::commanded::{CommandChange, Commanded};
 use crate::city::diff::{Difference, Happening, KindDifference};
+use crate::city::made_up::{self, MadeUp};
 
 /// How long an import waits for the running engine: a whole city is read in some seconds.
 const WAIT_S_MAX: u64 = 600;
@@ -38,7 +39,8 @@ pub(crate) struct Args {
     /// Also when that undoes what single commands changed; days that they set and the directory does not name go, too
     #[arg(long)]
     undo_commands: bool,
-    /// The city is a made-up one (demo, load): gateways that are not on loopback refuse its notices
+    /// The city is a made-up one (demo, load): gateways that are not on loopback refuse its notices. Known of a directory
+    /// that gatebell demo city made and nobody changed
     #[arg(long)]
     made_up: bool,
     /// Term whose time zone the city's local times are in: a name or a file [default: the configuration's]
@@ -51,6 +53,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     ensure!(args.dir.is_dir(), "there is no directory {}", args.dir.display());
+    let made_up = args.made_up || is_made_up(&args.dir)?;
     let term = globals.load_term(args.term.as_deref())?;
     let reading = city::read(&args.dir, term.time_zone(), super::now());
     let found = check::summary(&reading.findings);
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         writeln!(out, "  gatebell check {} prints the warnings", args.dir.display())?;
     }
 
-    let Some(store) = open_store(args, globals)? else {
+    let Some(store) = open_store(args, made_up, globals)? else {
         // Nothing there yet, and a dry run makes nothing.
         let difference =
             Difference::between(reading.entries, super::now(), &Commanded::default(), |_, _| anyhow::Ok(()))?;
@@ -76,13 +79,26 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     };
-    let imported = import(args, &store, reading.entries, term.time_zone(), &mut out);
+    let imported = import(args, made_up, &store, reading.entries, term.time_zone(), &mut out);
     out.flush()?;
     imported
 }
 
+/// Whether the directory at `dir` is known to be made up. One that only was is refused: it may have become a real one.
+fn is_made_up(dir: &Path) -> anyhow::Result<bool> {
+    match made_up::look(dir)? {
+        MadeUp::Unmarked => Ok(false),
+        MadeUp::AsMade => Ok(true),
+        MadeUp::Changed => bail!(
+            "{} was made up, but its files were changed since: import with --made-up if it still is, or delete {}",
+            dir.display(),
+            dir.join(made_up::MARK).display()
+        ),
+    }
+}
+
 /// The registry; `None` when a dry run finds no data directory.
-fn open_store(args: &Args, globals: &Globals) -> anyhow::Result<Option<EmbeddedRegistry>> {
+fn open_store(args: &Args, made_up: bool, globals: &Globals) -> anyhow::Result<Option<EmbeddedRegistry>> {
     let path = globals.data_dir()?;
     let directory = match args.dry_run {
         true if !path.exists() => return Ok(None),
@@ -95,14 +111,14 @@ fn open_store(args: &Args, globals: &Globals) -> anyhow::Result<Option<EmbeddedR
     let store = EmbeddedRegistry::open(&directory)?;
     if store.is_empty()? {
         ensure!(
-            !args.made_up || !directory.engine_is_running()?,
+            !made_up || !directory.engine_is_running()?,
             "a gatebell serve runs on {} and takes its city for a real one: stop it, import, and start it again",
             path.display()
         );
     } else {
-        match (args.made_up, store.is_made_up()?) {
+        match (made_up, store.is_made_up()?) {
             (true, false) => bail!(
-                "the city in {} is a real one, which --made-up would silence: use another data directory",
+                "the city in {} is a real one, which a made-up one would silence: use another data directory",
                 path.display()
             ),
             (false, true) => bail!(
@@ -117,6 +133,7 @@ fn open_store(args: &Args, globals: &Globals) -> anyhow::Result<Option<EmbeddedR
 
 fn import(
     args: &Args,
+    made_up: bool,
     store: &EmbeddedRegistry,
     entries: Vec<Entry>,
     zone: &TimeZone,
@@ -157,7 +174,7 @@ fn import(
         0 => Timestamp::MIN,
         _ => counts_from(store, version, difference.entries.len())?,
     };
-    let written = write(args, store, version, counts_from, difference.entries)?;
+    let written = write(args, made_up, store, version, counts_from, difference.entries)?;
     out.flush()?;
     let effect = wait(store, written, counts_from, Duration::from_secs(WAIT_S_MAX))
         .context("the import is written")?;
@@ -183,12 +200,13 @@ fn changes_by_commands(store: &EmbeddedRegistry) -> anyhow::Result<HashMap<Entry
 /// Writes `entries`, which follow from what stood at `version`; the version of the last change.
 fn write(
     args: &Args,
+    made_up: bool,
     store: &EmbeddedRegistry,
     version: u64,
     counts_from: Timestamp,
     entries: Vec<Entry>,
 ) -> anyhow::Result<u64> {
-    if version == 0 && args.made_up {
+    if version == 0 && made_up {
         // Before the first entry, so that no engine ever takes the city for a real one.
         store.mark_made_up()?;
     }

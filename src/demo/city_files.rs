@@ -9,6 +9,7 @@ use gatebell_engine::notice::Language;
 use gatebell_engine::registry::{Level, OrderState, ReaderDirection, Relation};
 
 use super::city::{CARDS_REPLACED, City};
+use crate::city::made_up;
 
 /// Writes every file of the directory, which is made when it is not there.
 ///
@@ -42,7 +43,8 @@ pub(crate) fn write(city: &City, dir: &Path) -> anyhow::Result<()> {
         &["order", "guardian", "pupil", "plan", "state", "prepaid", "approved_at", "cancelled_at"],
         orders(city),
     )?;
-    directory.table("days.csv", &["date", "school", "kind", "name"], day_rules(city))
+    directory.table("days.csv", &["date", "school", "kind", "name"], day_rules(city))?;
+    made_up::mark(dir)
 }
 
 struct CityDirectory<'a> {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod ledger;
 pub mod receipts;
 pub mod registry_feed;
+pub mod rejected;
 pub mod seats;
 pub mod tap_log;
 

@@ -10,6 +10,7 @@
 //! | one a partition, too | the place in its receipts | [`receipts`] |
 //! | one a lane with receipts | asking the gateway | [`polling`] |
 //! | registry follower | the registry feed | [`registry`] |
+//! | rejecting | the way to the rejected log | [`rejecting`] |
 //! | seat keeper | this process's seat | [`seat`] |
 //!
 //! Shared are the index (concurrent by itself), one [`Tenure`](tenure::Tenure) a partition, and figures. Every queue has a
@@ -24,6 +25,7 @@ mod polling;
 mod receipts;
 mod recovery;
 mod registry;
+mod rejecting;
 mod seat;
 mod sending;
 mod settling;
@@ -49,6 +51,7 @@ use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
 use crate::ports::receipts::ReceiptLog;
 use crate::ports::registry_feed::RegistryFeed;
+use crate::ports::rejected::RejectedLog;
 use crate::ports::seats::Seats;
 use crate::ports::tap_log::TapLog;
 use crate::template::Templates;
@@ -76,6 +79,8 @@ pub struct Ports {
     pub ledger: Arc<dyn Ledger>,
     /// What gateways say.
     pub receipts: Arc<dyn ReceiptLog>,
+    /// What is no tap.
+    pub rejected: Arc<dyn RejectedLog>,
     /// Who is owed what.
     pub registry: Box<dyn RegistryFeed>,
     /// This process's share of the gateways' rates.
@@ -234,6 +239,9 @@ impl Engine {
                 services.spawn(polling::run(context, Arc::clone(&holdings), receipts, stop_services.clone()));
             }
         }
+        let (rejections, rejected) = rejecting::queue();
+        let status_of_rejecting = Arc::clone(&status);
+        lanes.spawn(rejecting::run(ports.rejected, status_of_rejecting, rejected, stop_lanes.clone()));
         let receipts = ReceiptContext {
             term: Arc::clone(&settings.term),
             receipts: Arc::clone(&ports.receipts),
@@ -253,6 +261,7 @@ impl Engine {
             holdings,
             receipts: Arc::new(receipts),
             lanes: LaneIntakes::new(intakes),
+            rejections,
             room: Notify::new(),
         });
         let mut dispatcher = Dispatcher::new(ports.tap_log, Arc::clone(&context));

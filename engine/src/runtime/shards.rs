@@ -18,6 +18,7 @@ use super::holdings::Holdings;
 use super::pending::{LaneIntakes, Pending};
 use super::receipts::{self, ReceiptContext};
 use super::recovery::{self, KnownNotices};
+use super::rejecting::Rejection;
 use super::status::Status;
 use super::tenure::Tenure;
 use super::vitals::Vitals;
@@ -27,9 +28,10 @@ use crate::index::RegistryIndex;
 use crate::invariants::Invariant;
 use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
+use crate::ports::rejected::RejectedRecord;
 use crate::ports::tap_log::{TapLog, TapLogEvent, TapRecord};
 use crate::shard::{Decisions, Shard};
-use crate::tap::Outcome;
+use crate::tap::{Outcome, RejectReason};
 use crate::term::Term;
 
 /// Batches that wait for one shard; then its partition pauses.
@@ -52,6 +54,7 @@ pub(crate) struct ShardContext {
     pub(crate) holdings: Arc<Holdings>,
     pub(crate) receipts: Arc<ReceiptContext>,
     pub(crate) lanes: LaneIntakes,
+    pub(crate) rejections: mpsc::Sender<Rejection>,
     /// A shard has taken a batch: there is room again.
     pub(crate) room: Notify,
 }
@@ -337,8 +340,8 @@ impl ShardTask {
             }
             decisions.clear();
             self.shard.decide(decided, &mut decisions);
-            let pending = self.account_for(decided, &decisions);
-            if self.send(pending).await.is_err() {
+            let (pending, rejections) = self.account_for(decided, &decisions);
+            if self.reject(rejections).await.is_err() || self.send(pending).await.is_err() {
                 return;
             }
         }
@@ -359,17 +362,22 @@ impl ShardTask {
         Ok(())
     }
 
-    /// Counts outcomes, opens the notices in the tenure, and returns what goes to the lanes.
-    fn account_for(&mut self, records: &[TapRecord], decisions: &Decisions) -> Vec<Pending> {
-        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
+    /// Counts outcomes, opens the notices in the tenure, and returns what goes to the lanes and to the rejected log.
+    fn account_for(
+        &mut self,
+        records: &[TapRecord],
+        decisions: &Decisions,
+    ) -> (Vec<Pending>, Vec<Rejection>) {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Default::default() };
         let partition = self.tenure.partition();
         Invariant::T1
             .check(decisions.taps.len() == records.len(), LogPosition { partition, offset: first.offset });
         let mut counts = [0u64; Outcome::ALL.len()];
         let mut pending = Vec::with_capacity(decisions.notices.len());
+        let mut rejections = Vec::new();
         let mut unsettled: Vec<(u64, u32)> = Vec::new();
         let read_at = self.context.clock.monotonic();
-        for decision in &decisions.taps {
+        for (decision, record) in decisions.taps.iter().zip(records) {
             counts[outcome_place(decision.outcome)] += 1;
             let mut open = 0;
             for routed in decisions.notices_of(decision) {
@@ -382,13 +390,41 @@ impl ShardTask {
                 let item = Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at);
                 pending.push(if in_doubt { item.in_doubt() } else { item });
             }
+            if let Outcome::Rejected(reason) = decision.outcome {
+                open += 1;
+                rejections.push(self.rejection(record, reason));
+            }
             unsettled.push((decision.offset, open));
         }
         self.tenure.decided(last.offset + 1, unsettled);
         self.context.status.count_taps(&counts);
         let unregistered = decisions.taps.iter().filter(|decision| decision.unregistered_reader).count();
         self.context.status.count_unregistered_readers(unregistered as u64);
-        pending
+        (pending, rejections)
+    }
+
+    fn rejection(&self, record: &TapRecord, reason: RejectReason) -> Rejection {
+        let record = RejectedRecord {
+            position: LogPosition { partition: self.tenure.partition(), offset: record.offset },
+            received: record.received,
+            reason,
+            value: record.value.clone(),
+        };
+        Rejection { record, tenure: Arc::clone(&self.tenure) }
+    }
+
+    /// Sends records to the rejected log, waiting where its queue is full. `Err` when the tenure ends or the engine stops
+    /// meanwhile: what is left is read again.
+    async fn reject(&self, rejections: Vec<Rejection>) -> Result<(), ()> {
+        for rejection in rejections {
+            tokio::select! {
+                biased;
+                sent = self.context.rejections.send(rejection) => sent.map_err(|_| ())?,
+                () = self.stop.cancelled() => return Err(()),
+                () = self.tenure.over() => return Err(()),
+            }
+        }
+        Ok(())
     }
 
     /// Hands notices to their lanes, waiting where one is full. `Err` when the tenure ends or the engine stops meanwhile:

@@ -149,5 +149,5 @@ impl Ledger for CqlLedger {
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
+#[path = "ledger_tests/mod.rs"]
 mod tests;

@@ -110,6 +110,12 @@ impl Charges {
         self.freezes.settle(key, rows.into_iter().map(|row| row.name).collect()).await
     }
 
+    /// The marks of frozen orders.
+    #[cfg(test)]
+    pub(super) fn freezes(&self) -> &Freezes {
+        &self.freezes
+    }
+
     /// The charges of an order.
     pub(super) async fn rows_of(&self, key: OrderKey<'_>) -> Result<Vec<ChargeRow>, PortError> {
         let rows: Vec<(CqlDate, String, Vec<u8>)> = self.session.rows(&self.select, key.columns()).await?;

@@ -8,6 +8,7 @@
 mod intake;
 mod intake_clock;
 mod reader;
+mod rejected;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use rusqlite::Connection;
 
 pub use intake::EmbeddedTapIntake;
 pub use reader::EmbeddedTapLog;
+pub use rejected::EmbeddedRejectedLog;
 
 use crate::data_dir::DataDir;
 use crate::sqlite::{DatabaseFile, Readers, Writer};

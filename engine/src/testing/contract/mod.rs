@@ -3,4 +3,5 @@
 pub mod ledger;
 pub mod receipts;
 pub mod registry_feed;
+pub mod rejected;
 pub mod tap_log;

@@ -8,12 +8,14 @@ mod gateway;
 mod ledger;
 mod receipts;
 mod registry;
+mod rejected;
 mod tap_log;
 
 pub use gateway::{FakeGateway, GatewayBehaviour, SentMessage};
 pub use ledger::FakeLedger;
 pub use receipts::FakeReceiptLog;
 pub use registry::{FakeRegistry, FakeRegistryFeed};
+pub use rejected::FakeRejectedLog;
 pub use tap_log::{Commit, FakeTapLog, FakeTapLogReader};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

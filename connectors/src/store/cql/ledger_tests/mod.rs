@@ -6,6 +6,11 @@ use gatebell_engine::ledger_contract;
 use super::super::fixture;
 use super::*;
 
+mod agreement;
+mod billing;
+mod indexes;
+mod races;
+
 /// A ledger of a log of its own, whose terms nobody else uses: the contract's tests all write the same term, and share
 /// the keyspace.
 struct ApartLedger {
@@ -15,9 +20,19 @@ struct ApartLedger {
 
 impl ApartLedger {
     async fn fresh() -> Box<Self> {
+        Box::new(Self::of_process(&fixture::unique()).await)
+    }
+
+    /// The ledger of the log `suffix` as one more process sees it: with a session of its own.
+    async fn of_process(suffix: &str) -> Self {
+        let ledger = CqlLedger::new(fixture::session().await, suffix).await.expect("the ledger opens");
+        Self { ledger, suffix: suffix.to_owned() }
+    }
+
+    /// The same log and terms, seen by `count` processes.
+    async fn of_processes(count: usize) -> Vec<Self> {
         let suffix = fixture::unique();
-        let ledger = CqlLedger::new(fixture::session().await, &suffix).await.expect("the ledger opens");
-        Box::new(Self { ledger, suffix })
+        futures::future::join_all((0..count).map(|_| Self::of_process(&suffix))).await
     }
 
     fn apart(&self, term: &str) -> CompactString {
