@@ -5,7 +5,7 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-const COUNTERS: [(&str, &str); 18] = [
+const COUNTERS: [(&str, &str); 19] = [
     ("gatebell_reported_taps_total", "Taps reported over HTTP, by what was answered"),
     ("gatebell_refused_reports_total", "Reports refused whole, by HTTP status"),
     (
@@ -18,6 +18,7 @@ const COUNTERS: [(&str, &str); 18] = [
     ("gatebell_lane_permits_total", "Messages that the lane's limiter has let go"),
     ("gatebell_callbacks_total", "Callbacks of gateways, by what came of them"),
     ("gatebell_receipts_total", "Receipts read, by lane and status"),
+    ("gatebell_receipts_unreadable_total", "Records among the receipts that are none"),
     ("gatebell_receipts_given_up_total", "Receipts that matched no notice for a day"),
     ("gatebell_parked_receipts_given_up_total", "Receipts given up because too many matched no notice"),
     (

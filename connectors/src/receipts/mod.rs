@@ -1,6 +1,9 @@
-//! Receipt logs that several processes share, and how far each partition of one is settled.
+//! The receipt log that several processes share ([`KafkaReceiptLog`](kafka::KafkaReceiptLog)), and how far each partition of
+//! it is settled.
 //!
 //! Of one process the receipts lie in the embedded store, with the ledger that settles them.
+
+pub mod kafka;
 
 use async_trait::async_trait;
 use gatebell_engine::ports::PortError;
