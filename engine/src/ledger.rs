@@ -205,7 +205,8 @@ impl ClaimKey {
     }
 }
 
-/// One run of one engine process, drawn at its start: whoever restarts is another owner.
+/// One tenure of one run of an engine process, counted on from a token drawn at its start: whoever restarts is another
+/// owner, and so is a process that gets a partition back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OwnerToken(pub u128);
 

@@ -150,6 +150,23 @@ mod tests {
         assert_eq!(queue.pop_expired(Timestamp::from_millis(10)), Some("passage"));
     }
 
+    #[test]
+    fn what_is_left_after_extracting_keeps_its_order() {
+        let mut queue = LaneQueue::default();
+        for (priority, deadline_ms, partition) in [
+            (Priority::Passage, 10, 0),
+            (Priority::Passage, 10, 1),
+            (Priority::Emergency, 99, 0),
+            (Priority::Passage, 10, 2),
+            (Priority::Passage, 5, 1),
+        ] {
+            queue.push(rank(priority, deadline_ms), partition);
+        }
+        assert_eq!(queue.extract(|partition| *partition == 0), [0, 0]);
+        assert_eq!(std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>(), [1, 1, 2]);
+        assert!(queue.extract(|_| true).is_empty());
+    }
+
     proptest! {
         #[test]
         fn items_leave_by_priority_then_deadline_then_arrival(

@@ -13,9 +13,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::holdings::Endings;
 use super::pending::{Delayed, INTAKE_MAX, Pending};
 use super::sending::{self, Answered, ClaimStep, LaneContext};
 use super::status::LaneState;
@@ -56,7 +57,7 @@ pub(crate) struct Lane {
     context: Arc<LaneContext>,
     intake: mpsc::Receiver<Pending>,
     /// Says when tenures have ended.
-    endings: watch::Receiver<u64>,
+    endings: Endings,
     limiter: Limiter,
     queue: LaneQueue<Pending>,
     delayed: BinaryHeap<Reverse<Delayed>>,
@@ -74,11 +75,7 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(
-        context: Arc<LaneContext>,
-        intake: mpsc::Receiver<Pending>,
-        endings: watch::Receiver<u64>,
-    ) -> Self {
+    pub(crate) fn new(context: Arc<LaneContext>, intake: mpsc::Receiver<Pending>, endings: Endings) -> Self {
         let profile = context.connector.profile();
         let limiter =
             Limiter::new(profile.message_interval(), profile.burst_share(), Arc::clone(&context.clock));
@@ -128,7 +125,7 @@ impl Lane {
                     self.flushing = None;
                     flushed.iter().for_each(|finished| finished.item.settle());
                 }
-                Ok(()) = self.endings.changed(), if !self.stopping => self.let_go(),
+                () = self.endings.next(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
                     if arrived == 0 {
                         self.stop();

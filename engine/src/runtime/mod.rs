@@ -31,6 +31,7 @@ mod sending;
 mod settling;
 mod shards;
 pub mod status;
+mod tasks;
 mod tenure;
 pub mod vitals;
 
@@ -39,7 +40,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::index::RegistryIndex;
@@ -66,6 +66,8 @@ use sending::LaneContext;
 use settling::Settling;
 use shards::{Dispatcher, ShardContext};
 use status::Status;
+pub use tasks::TaskWrap;
+use tasks::Tasks;
 use vitals::Vitals;
 
 /// Wait before a port that failed is asked again, in real time.
@@ -98,7 +100,7 @@ pub struct Settings {
     pub term: Arc<Term>,
     /// The texts.
     pub templates: Arc<Templates>,
-    /// This run of this process: never used before.
+    /// The first tenure of this run of this process, drawn at random; further tenures count on from it.
     pub owner: OwnerToken,
     /// How many pupils to make room for at once.
     pub pupils_expected: usize,
@@ -140,6 +142,7 @@ pub struct Engine {
     index: Arc<RegistryIndex>,
     vitals: Arc<Vitals>,
     status: Arc<Status>,
+    wrap: Option<TaskWrap>,
 }
 
 impl Engine {
@@ -161,7 +164,14 @@ impl Engine {
             (profile.name.clone(), profile.channel)
         });
         let status = Arc::new(Status::new(Arc::clone(&vitals), lanes));
-        Ok(Self { settings, ports, index, vitals, status })
+        Ok(Self { settings, ports, index, vitals, status, wrap: None })
+    }
+
+    /// Runs each task inside of what `wrap` makes of it; [`run`](Self::run) itself is its caller's to wrap. For simulations,
+    /// which stop a whole process for a while.
+    #[must_use]
+    pub fn with_tasks_inside(self, wrap: TaskWrap) -> Self {
+        Self { wrap: Some(wrap), ..self }
     }
 
     /// Readiness and figures.
@@ -177,7 +187,7 @@ impl Engine {
     /// Runs until `stop`, then stops cleanly: what is queued is dropped (the log still owes it), what is on the wire is
     /// awaited for at most [`Settings::stop_drain`], and what is settled is committed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), EngineError> {
-        let Self { settings, ports, index, vitals, status } = self;
+        let Self { settings, ports, index, vitals, status, wrap } = self;
         let mut follower = RegistryFollower {
             feed: ports.registry,
             index: Arc::clone(&index),
@@ -195,8 +205,8 @@ impl Engine {
         // Two stages: lanes outlive the shards that feed them, the services outlive the lanes that use them.
         let stop_lanes = CancellationToken::new();
         let stop_services = CancellationToken::new();
-        let mut lanes = JoinSet::new();
-        let mut services = JoinSet::new();
+        let mut lanes = Tasks::inside(wrap.clone());
+        let mut services = Tasks::inside(wrap.clone());
         services.spawn(follower.run(stop_services.clone()));
         let seat = SeatContext {
             seats: ports.seats,
@@ -221,7 +231,6 @@ impl Engine {
                 term: Arc::clone(&settings.term),
                 templates: Arc::clone(&settings.templates),
                 clock: Arc::clone(&ports.clock),
-                owner: settings.owner,
                 vitals: Arc::clone(&vitals),
                 status: Arc::clone(&status),
                 lane_status,
@@ -264,7 +273,8 @@ impl Engine {
             rejections,
             room: Notify::new(),
         });
-        let mut dispatcher = Dispatcher::new(ports.tap_log, Arc::clone(&context));
+        let mut dispatcher =
+            Dispatcher::new(ports.tap_log, Arc::clone(&context), settings.owner, wrap.as_ref());
         status.set_live();
         let ran = tokio::select! {
             biased;
@@ -297,7 +307,7 @@ impl Engine {
 
 /// Waits for a task that ends before it was told to. Never, where none is left: lanes and services that have nothing to do
 /// (a gateway that cannot be polled) end early and rightly.
-async fn first_failure(tasks: &mut JoinSet<()>, task: &'static str) -> EngineError {
+async fn first_failure(tasks: &mut Tasks, task: &'static str) -> EngineError {
     while let Some(ended) = tasks.join_next().await {
         if let Err(cause) = ended {
             return EngineError::TaskFailed { task, cause: cause.to_string() };
@@ -306,7 +316,7 @@ async fn first_failure(tasks: &mut JoinSet<()>, task: &'static str) -> EngineErr
     futures::future::pending().await
 }
 
-async fn all_ended(tasks: &mut JoinSet<()>) {
+async fn all_ended(tasks: &mut Tasks) {
     while tasks.join_next().await.is_some() {}
 }
 

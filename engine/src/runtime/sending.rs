@@ -18,7 +18,7 @@ use super::{charging, retrying};
 use crate::index::{Recipient, RegistryIndex};
 use crate::invariants::Invariant;
 use crate::lane::attempt::{NextStep, Standing, after_answer};
-use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry, OwnerToken};
+use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry};
 use crate::notice::{Channel, Notice};
 use crate::ports::channel::{ChannelConnector, Message, SubmitOutcome};
 use crate::ports::clock::Clock;
@@ -34,7 +34,6 @@ pub(crate) struct LaneContext {
     pub(crate) term: Arc<Term>,
     pub(crate) templates: Arc<Templates>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) owner: OwnerToken,
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) status: Arc<Status>,
     pub(crate) lane_status: Arc<LaneStatus>,
@@ -116,11 +115,8 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
                 item.in_doubt = false;
             }
             ClaimState::Open => {
-                let answer_due = held
-                    .claimed_at
-                    .plus(context.connector.profile().submit_timeout.mul_f64(context.clock.speed()));
-                let wait = context.clock.real_time_until(answer_due);
-                if held.owner != context.owner && !wait.is_zero() {
+                let wait = answer_due_in(context, item, &held);
+                if held.owner != item.tenure.owner() && !wait.is_zero() {
                     return ClaimStep::WaitFor(wait);
                 }
                 item.attempt = held.attempt;
@@ -132,12 +128,22 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
     ClaimStep::WaitFor(Duration::from_secs(1))
 }
 
+/// How long a request under somebody else's claim may still be on the wire: that owner may have sent it long after it
+/// claimed, but not after this tenure began.
+fn answer_due_in(context: &LaneContext, item: &Pending, held: &Claim) -> Duration {
+    let submit_timeout = context.connector.profile().submit_timeout;
+    let since_claim = held.claimed_at.plus(submit_timeout.mul_f64(context.clock.speed()));
+    let since_tenure = item.tenure.began_at() + submit_timeout;
+    let monotonic = context.clock.monotonic();
+    context.clock.real_time_until(since_claim).max(since_tenure.saturating_sub(monotonic))
+}
+
 fn wanted_claim(context: &LaneContext, item: &Pending) -> Claim {
     Claim {
         key: ClaimKey::of(&context.term.name, &item.notice),
         notice: item.notice.id,
         position: item.notice.position,
-        owner: context.owner,
+        owner: item.tenure.owner(),
         attempt: item.attempt,
         lane: context.connector.profile().name.clone(),
         claimed_at: context.clock.now(),

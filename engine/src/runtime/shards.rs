@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::holdings::Holdings;
@@ -20,12 +19,14 @@ use super::receipts::{self, ReceiptContext};
 use super::recovery::{self, KnownNotices};
 use super::rejecting::Rejection;
 use super::status::Status;
+use super::tasks::{TaskWrap, Tasks};
 use super::tenure::Tenure;
 use super::vitals::Vitals;
 use super::{EngineError, PORT_RETRY};
 use crate::ids::LogPosition;
 use crate::index::RegistryIndex;
 use crate::invariants::Invariant;
+use crate::ledger::OwnerToken;
 use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
 use crate::ports::rejected::RejectedRecord;
@@ -85,19 +86,27 @@ pub(crate) struct Dispatcher {
     partitions: BTreeMap<u32, OwnedPartition>,
     /// Assigned, but the log could not be put where to read from yet; with the committed offset.
     assigned: BTreeMap<u32, Option<u64>>,
-    shards: JoinSet<()>,
-    settlers: JoinSet<()>,
+    shards: Tasks,
+    settlers: Tasks,
+    /// Who claims in the next tenure.
+    next_owner: OwnerToken,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(log: Box<dyn TapLog>, context: Arc<ShardContext>) -> Self {
+    pub(crate) fn new(
+        log: Box<dyn TapLog>,
+        context: Arc<ShardContext>,
+        owner: OwnerToken,
+        wrap: Option<&TaskWrap>,
+    ) -> Self {
         Self {
             log,
             context,
             partitions: BTreeMap::new(),
             assigned: BTreeMap::new(),
-            shards: JoinSet::new(),
-            settlers: JoinSet::new(),
+            shards: Tasks::inside(wrap.cloned()),
+            settlers: Tasks::inside(wrap.cloned()),
+            next_owner: owner,
         }
     }
 
@@ -182,7 +191,10 @@ impl Dispatcher {
     }
 
     fn take_over(&mut self, partition: u32, live_from: u64, stop: &CancellationToken) {
-        let tenure = Arc::new(Tenure::beginning_at(partition, live_from));
+        let owner = self.next_owner;
+        self.next_owner = OwnerToken(owner.0.wrapping_add(1));
+        let began_at = self.context.clock.monotonic();
+        let tenure = Arc::new(Tenure::beginning_with(live_from, partition, owner, began_at));
         self.context.holdings.add(&tenure);
         let (batches, inbox) = mpsc::channel(SHARD_QUEUE_BATCHES);
         let shard = Shard::new(

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::LogPosition;
 use crate::invariants::Invariant;
+use crate::ledger::OwnerToken;
 
 #[derive(Debug)]
 struct Progress {
@@ -26,16 +28,21 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) struct Tenure {
     partition: u32,
+    owner: OwnerToken,
+    /// On the monotonic clock.
+    began_at: Duration,
     over: CancellationToken,
     progress: Mutex<Progress>,
     landed: Notify,
 }
 
 impl Tenure {
-    /// Begins at `next`, the first offset to be decided; everything below is settled.
-    pub(crate) fn beginning_at(partition: u32, next: u64) -> Self {
+    /// Of `owner`, since `began_at`: begins with `next`, the first offset to be decided; everything below is settled.
+    pub(crate) fn beginning_with(next: u64, partition: u32, owner: OwnerToken, began_at: Duration) -> Self {
         Self {
             partition,
+            owner,
+            began_at,
             over: CancellationToken::new(),
             progress: Mutex::new(Progress { decided: next, unsettled: BTreeMap::new(), in_flight: 0 }),
             landed: Notify::new(),
@@ -49,6 +56,16 @@ impl Tenure {
     /// The partition.
     pub(crate) fn partition(&self) -> u32 {
         self.partition
+    }
+
+    /// Who claims in this tenure: nobody else ever does, not even this process when the partition comes back to it.
+    pub(crate) fn owner(&self) -> OwnerToken {
+        self.owner
+    }
+
+    /// When it began, on the monotonic clock.
+    pub(crate) fn began_at(&self) -> Duration {
+        self.began_at
     }
 
     /// Everything below `next` is decided; of these, each offset in `unsettled` waits for so many notices. Called before
@@ -134,9 +151,13 @@ impl Tenure {
 mod tests {
     use super::*;
 
+    fn tenure(next: u64) -> Tenure {
+        Tenure::beginning_with(next, 0, OwnerToken(1), Duration::ZERO)
+    }
+
     #[test]
     fn only_the_contiguous_prefix_of_settled_records_may_be_committed() {
-        let tenure = Tenure::beginning_at(0, 10);
+        let tenure = tenure(10);
         assert_eq!(tenure.settled_prefix(), 10);
         tenure.decided(15, [(11, 2), (13, 1)]);
         assert_eq!(tenure.settled_prefix(), 11);
@@ -150,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn draining_waits_for_what_is_on_the_wire() {
-        let tenure = Tenure::beginning_at(0, 0);
+        let tenure = tenure(0);
         tenure.take_off();
         assert!(futures::poll!(std::pin::pin!(tenure.drained())).is_pending());
         tenure.land();
