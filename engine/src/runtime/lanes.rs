@@ -196,7 +196,8 @@ impl Lane {
     }
 
     fn delay(&mut self, item: Pending, wait: Duration) {
-        if self.stopping {
+        if self.stopping || item.tenure.has_ended() {
+            self.release(item);
             return;
         }
         let useful_for = self.context.clock.real_time_until(item.notice.deadline);
@@ -242,6 +243,7 @@ impl Lane {
     /// Ends a notice: through its claim where it has one or may have one, else with the next flush.
     fn end(&mut self, item: Pending, event: Event, reason: Option<&str>) {
         if item.tenure.has_ended() {
+            self.release(item);
             return;
         }
         let mut entry = LedgerEntry::of(&item.notice, event, self.context.clock.now());
@@ -283,6 +285,7 @@ impl Lane {
         while self.may_claim_ahead() {
             let Some(item) = self.queue.pop() else { return };
             if item.tenure.has_ended() {
+                self.release(item);
                 continue;
             }
             if item.start == NoticeStart::Expired {
@@ -455,11 +458,7 @@ impl Lane {
             }
             NextStep::RetrySame { delay, lane, reason } => {
                 self.pause(lane, &reason);
-                if self.stopping {
-                    self.release(item);
-                } else {
-                    self.delay(item, delay);
-                }
+                self.delay(item, delay);
             }
             NextStep::InDoubt { delay, reason: _ } => {
                 item.in_doubt = true;
