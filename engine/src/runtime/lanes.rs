@@ -59,6 +59,8 @@ pub(crate) struct Lane {
     /// Says when tenures have ended.
     endings: Endings,
     limiter: Limiter,
+    /// The taking of the seat that the limiter belongs to.
+    seating: u64,
     queue: LaneQueue<Pending>,
     delayed: BinaryHeap<Reverse<Delayed>>,
     next_sequence: u64,
@@ -76,14 +78,14 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(context: Arc<LaneContext>, intake: mpsc::Receiver<Pending>, endings: Endings) -> Self {
-        let profile = context.connector.profile();
-        let limiter =
-            Limiter::new(profile.message_interval(), profile.burst_share(), Arc::clone(&context.clock));
+        let limiter = empty_limiter(&context);
+        let seating = context.vitals.seatings();
         Self {
             context,
             intake,
             endings,
             limiter,
+            seating,
             queue: LaneQueue::default(),
             delayed: BinaryHeap::new(),
             next_sequence: 0,
@@ -350,11 +352,21 @@ impl Lane {
         self.finished.len() < UNFLUSHED_MAX
     }
 
+    /// With a seat taken anew nothing is saved up (L1): whoever sat there before may just have sent a burst.
+    fn begin_seating(&mut self) {
+        let seating = self.context.vitals.seatings();
+        if seating != self.seating {
+            self.seating = seating;
+            self.limiter = empty_limiter(&self.context);
+        }
+    }
+
     /// Puts on the wire what limiter and window allow. Returns how long until the next permit, where one is lacking.
     fn start_submits(&mut self) -> Option<Duration> {
         if self.stopping {
             return None;
         }
+        self.begin_seating();
         let window = self.context.connector.profile().window_share();
         let batch_max = self.context.connector.profile().batch_max;
         while !self.ready.is_empty() && self.may_send() {
@@ -529,6 +541,11 @@ impl Lane {
         }
         wakes.into_iter().min()
     }
+}
+
+fn empty_limiter(context: &LaneContext) -> Limiter {
+    let profile = context.connector.profile();
+    Limiter::new(profile.message_interval(), profile.burst_share(), Arc::clone(&context.clock))
 }
 
 async fn sleep(wait: Option<Duration>) {

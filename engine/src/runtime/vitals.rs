@@ -25,6 +25,8 @@ pub(crate) struct Vitals {
     registry_ms: AtomicU64,
     assignment_ms: AtomicU64,
     seat_ms: AtomicU64,
+    /// How often a seat was taken anew.
+    seatings: AtomicU64,
     /// Every registry change written before this instant (wall clock) is in the index.
     registry_read_until_ms: AtomicI64,
 }
@@ -37,6 +39,7 @@ impl Vitals {
             registry_ms: AtomicU64::new(NEVER),
             assignment_ms: AtomicU64::new(NEVER),
             seat_ms: AtomicU64::new(NEVER),
+            seatings: AtomicU64::new(0),
             registry_read_until_ms: AtomicI64::new(i64::MIN),
         }
     }
@@ -65,7 +68,15 @@ impl Vitals {
 
     /// A seat was ours when this was asked, by the monotonic clock.
     pub(crate) fn seat_confirmed(&self, asked_at: Duration) {
+        if !self.seat_is_fresh() {
+            self.seatings.fetch_add(1, Ordering::SeqCst);
+        }
         confirm(&self.seat_ms, asked_at);
+    }
+
+    /// Changes whenever a seat is taken anew, perhaps from somebody who has just spent what it allows.
+    pub(crate) fn seatings(&self) -> u64 {
+        self.seatings.load(Ordering::SeqCst)
     }
 
     /// All seats are taken.
@@ -137,5 +148,23 @@ mod tests {
         assert!(vitals.may_send());
         vitals.seat_lost();
         assert!(!vitals.may_send());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_seat_that_was_not_confirmed_for_a_while_is_taken_anew() {
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(Timestamp::from_millis(0), 1.0));
+        let vitals = Vitals::new(Arc::clone(&clock));
+        vitals.seat_confirmed(clock.monotonic());
+        let first = vitals.seatings();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        vitals.seat_confirmed(clock.monotonic());
+        assert_eq!(vitals.seatings(), first, "renewed");
+        vitals.seat_lost();
+        vitals.seat_confirmed(clock.monotonic());
+        assert_ne!(vitals.seatings(), first, "somebody else may have had it");
+        let second = vitals.seatings();
+        tokio::time::advance(CONFIRMED_FOR).await;
+        vitals.seat_confirmed(clock.monotonic());
+        assert_ne!(vitals.seatings(), second, "it may have lapsed");
     }
 }
