@@ -104,7 +104,7 @@ impl World {
             registry.change(Timestamp::MIN, entry);
         }
         Self {
-            tap_log: FakeTapLog::new(1, Arc::clone(&clock), ledger.clone()),
+            tap_log: FakeTapLog::new(1, Duration::from_secs(10), Arc::clone(&clock), ledger.clone()),
             clock,
             term: Arc::new(Term::parse(Term::built_in("114-1").unwrap()).unwrap()),
             ledger,
@@ -146,7 +146,7 @@ impl World {
             ledger: Arc::new(self.ledger.clone()),
             receipts: Arc::new(self.receipts.connect(Faults::none())),
             rejected: Arc::new(self.rejected.connect(self.rejected_log_faults.clone())),
-            registry: Box::new(self.registry.connect(Faults::none())),
+            registry: Box::new(self.registry.connect(1, Faults::none())),
             seats: Arc::new(OnlySeat),
             channels: vec![lane("app", Channel::App, false), lane("sms", Channel::Sms, self.gives_receipts)],
             clock: Arc::clone(&self.clock),

@@ -1,6 +1,7 @@
-//! The real runtime under simulation: one engine process between ports in memory, on a paused clock, with crashes at any
-//! await of any port, and a gateway that throttles, hangs, accepts and times out, and sends receipts late, repeated and out
-//! of order. Everything is drawn from a seed; a failing one is printed, and
+//! The real runtime under simulation: up to three engine processes that share the work between ports in memory, on a paused
+//! clock. Each may crash at any await of any port, stop, fall asleep and go on with what it had in hand, or lose its tap log;
+//! partitions move among them at any moment; the gateway throttles, hangs, accepts and times out, and sends receipts late,
+//! repeated and out of order. Everything is drawn from a seed; a failing one is printed, and
 //! `GATEBELL_SEEDS=17..18 cargo test --test simulation` replays it.
 
 mod city;

@@ -1,22 +1,24 @@
-//! One simulated day: the city, its gateways, and an engine process that crashes and is started again.
+//! One simulated day: the city, its gateways, and the engine processes that share the work, crash, stop, fall asleep and are
+//! started again.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::join_all;
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::notice::Channel;
 use gatebell_engine::ports::channel::LaneProfile;
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
-use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::registry::CHANGE_LEAD;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
 use gatebell_engine::testing::fakes::{
-    FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeTapLog, FaultRates, Faults,
-    GatewayBehaviour,
+    FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeSeats, FakeTapLog,
+    FaultRates, Faults, GatewayBehaviour,
 };
 use gatebell_engine::time::Timestamp;
 use rand::{RngExt, SeedableRng};
@@ -25,12 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::city;
 
-pub(crate) const PARTITIONS: u32 = 2;
+pub(crate) const PARTITIONS: u32 = 3;
 pub(crate) const SMS_RATE_PER_S: u32 = 2;
-pub(crate) const SMS_BURST: u32 = 3;
+pub(crate) const SMS_BURST: u32 = 4;
 pub(crate) const SMS_WINDOW: usize = 4;
 /// 2025-09-08T07:00+08:00, a Monday of term.
 const MORNING: Timestamp = Timestamp::from_millis(1_757_286_000_000);
+/// The most processes at once.
+const PROCESSES_MAX: u32 = 3;
+/// A submit without an answer for so long is in doubt.
+pub(crate) const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Simulated time after which a morning that has not come to rest never will.
 const REST_MAX: Duration = Duration::from_secs(3 * 3600);
 
@@ -48,6 +54,8 @@ pub(crate) fn term() -> Term {
 /// What survives every crash, and the seed's intentions.
 pub(crate) struct World {
     pub(crate) seed: u64,
+    /// Processes at once.
+    pub(crate) processes: u32,
     pub(crate) term: Arc<Term>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: FakeLedger,
@@ -55,20 +63,35 @@ pub(crate) struct World {
     pub(crate) receipts: FakeReceiptLog,
     pub(crate) rejected: FakeRejectedLog,
     pub(crate) registry: FakeRegistry,
+    pub(crate) seats: FakeSeats,
     pub(crate) sms: FakeGateway,
     pub(crate) app: FakeGateway,
-    faults: Faults,
+    rates: FaultRates,
+    /// The misfortunes of the processes that live now, by their place.
+    living: Mutex<BTreeMap<u32, Faults>>,
 }
 
 /// How the day went.
+#[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) crashes: u32,
     pub(crate) stops: u32,
+    pub(crate) naps: u64,
+    pub(crate) naps_in_mid_submit: u32,
+    pub(crate) cut_offs: u32,
     pub(crate) came_to_rest: bool,
     pub(crate) trouble: Vec<String>,
+    /// The numbers of the processes that were alive at the end.
+    pub(crate) survivors: Vec<u64>,
 }
 
-fn profile(name: &str, channel: Channel, gives_receipts: bool) -> LaneProfile {
+fn profile(
+    name: &str,
+    channel: Channel,
+    gives_receipts: bool,
+    shared_by: NonZeroU32,
+    recognises: bool,
+) -> LaneProfile {
     let sms = channel == Channel::Sms;
     LaneProfile {
         name: LaneName::new(name).expect("of the form of an identifier"),
@@ -76,12 +99,12 @@ fn profile(name: &str, channel: Channel, gives_receipts: bool) -> LaneProfile {
         rate_per_s: if sms { SMS_RATE_PER_S } else { 100 },
         burst: if sms { SMS_BURST } else { 20 },
         window: SMS_WINDOW,
-        shared_by: NonZeroU32::MIN,
+        shared_by,
         batch_max: if sms { 3 } else { 10 },
         queue_max: 40,
-        submit_timeout: Duration::from_secs(10),
+        submit_timeout: SUBMIT_TIMEOUT,
         gives_receipts,
-        deduplicates_for: Some(Duration::from_secs(12 * 3600)),
+        deduplicates_for: recognises.then_some(Duration::from_secs(12 * 3600)),
         poll_after: gives_receipts.then_some(Duration::from_secs(120)),
     }
 }
@@ -105,11 +128,23 @@ impl World {
             contradicts: up_to(100),
             forgets: up_to(200),
             overtakes: up_to(200),
+            lingers: up_to(60),
             receipt_delay_max: Duration::from_secs(120),
         };
         // Some gateways give no receipts: what they accept counts as delivered.
         let receipts = up_to(4) > 0;
         let rates = FaultRates { error_before: up_to(20), error_after: up_to(20), slow: up_to(30) };
+        let processes = match up_to(9) {
+            0..=3 => 1,
+            4..=6 => 2,
+            _ => PROCESSES_MAX,
+        };
+        // Sometimes one process more than may send.
+        let seats = if processes > 1 && up_to(2) == 0 { processes - 1 } else { processes };
+        let shared_by = NonZeroU32::new(seats).expect("at least one");
+        // Some gateways know no references: a message that is sent again is another one.
+        let recognises = up_to(3) > 0;
+        let group_patience = Duration::from_secs(u64::from(8 + up_to(37)));
         let faults = Faults::from_seed(seed ^ 0x5eed, rates);
         let ledger = FakeLedger::default();
         let registry = FakeRegistry::default();
@@ -118,73 +153,84 @@ impl World {
         }
         Self {
             seed,
+            processes,
             term: Arc::new(term()),
-            tap_log: FakeTapLog::new(PARTITIONS, Arc::clone(&clock), ledger.clone()),
+            tap_log: FakeTapLog::new(PARTITIONS, group_patience, Arc::clone(&clock), ledger.clone()),
             sms: FakeGateway::new(
-                profile("sms", Channel::Sms, receipts),
+                profile("sms", Channel::Sms, receipts, shared_by, recognises),
                 behaviour,
                 faults.clone(),
                 Arc::clone(&clock),
             ),
             app: FakeGateway::new(
-                profile("app", Channel::App, false),
+                profile("app", Channel::App, false, shared_by, true),
                 behaviour,
-                faults.clone(),
+                faults,
                 Arc::clone(&clock),
             ),
+            seats: FakeSeats::new(seats as usize, Arc::clone(&clock)),
             receipts: FakeReceiptLog::default(),
             rejected: FakeRejectedLog::default(),
             registry,
             ledger,
             clock,
-            faults,
+            rates,
+            living: Mutex::default(),
         }
     }
 
-    fn start_engine(&self, incarnation: u32) -> Engine {
+    fn start_engine(&self, process: u64, faults: &Faults) -> Engine {
         let settings = Settings {
             term: Arc::clone(&self.term),
             templates: Arc::new(Templates::built_in()),
-            owner: OwnerToken(u128::from(incarnation) + 1),
+            owner: OwnerToken(u128::from(process) << 64),
             pupils_expected: 100,
             stop_drain: Duration::from_secs(15),
         };
         let ports = Ports {
-            tap_log: Box::new(self.tap_log.connect(self.faults.clone())),
-            ledger: Arc::new(self.ledger.connect(self.faults.clone())),
-            receipts: Arc::new(self.receipts.connect(self.faults.clone())),
-            rejected: Arc::new(self.rejected.connect(self.faults.clone())),
-            registry: Box::new(self.registry.connect(self.faults.clone())),
-            seats: Arc::new(OnlySeat),
+            tap_log: Box::new(self.tap_log.connect(faults.clone())),
+            ledger: Arc::new(self.ledger.connect(faults.clone())),
+            receipts: Arc::new(self.receipts.connect(faults.clone())),
+            rejected: Arc::new(self.rejected.connect(faults.clone())),
+            registry: Box::new(self.registry.connect(process, faults.clone())),
+            seats: Arc::new(self.seats.connect(process, faults.clone())),
             channels: vec![
-                Arc::new(self.sms.connect(self.faults.clone())),
-                Arc::new(self.app.connect(self.faults.clone())),
+                Arc::new(self.sms.connect(process, faults.clone())),
+                Arc::new(self.app.connect(process, faults.clone())),
             ],
             clock: Arc::clone(&self.clock),
         };
-        Engine::new(settings, ports).expect("both channels on offer have a lane")
+        let doze = faults.doze();
+        Engine::new(settings, ports)
+            .expect("both channels on offer have a lane")
+            .with_tasks_inside(Arc::new(move |task| Box::pin(doze.part(task))))
     }
 
-    /// Runs the engine through the morning, over as many crashes and stops as the seed has, until all is at rest.
+    /// Runs the processes through the morning, over as many misfortunes as the seed has, until all is at rest.
     pub(crate) async fn play(&self) -> Outcome {
-        let mut outcome = Outcome { crashes: 0, stops: 0, came_to_rest: false, trouble: Vec::new() };
-        tokio::select! {
+        let outcome = Mutex::new(Outcome::default());
+        let lives = join_all((0..self.processes).map(|place| self.lives(place, &outcome)));
+        let at_rest = tokio::select! {
             biased;
-            at_rest = self.readers_and_gateways() => outcome.came_to_rest = at_rest,
-            () = self.engine_lives(&mut outcome.crashes, &mut outcome.stops, &mut outcome.trouble) => {}
-        }
+            at_rest = self.readers_and_gateways(&outcome) => at_rest,
+            _ = lives => false,
+        };
+        let mut outcome = outcome.into_inner().expect("nobody panicked");
+        outcome.came_to_rest = at_rest;
         outcome
     }
 
     /// The world outside the engine: taps come in, the registry changes, receipts arrive. Ends when everything that the
     /// morning owes is settled (true), or when it never will be (false).
-    async fn readers_and_gateways(&self) -> bool {
+    async fn readers_and_gateways(&self, outcome: &Mutex<Outcome>) -> bool {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0x7a95);
         let taps = random.random_range(30..120);
+        // On some mornings the SMS lanes have more than they may send nearly all the time.
+        let classes_in = if random.random_range(0..4) == 0 { 3 } else { 15 };
         for _ in 0..taps {
             tokio::time::sleep(Duration::from_millis(random.random_range(0..6000))).await;
             // Now and then a whole class comes at once, and the SMS lane has more than it may send.
-            let most_at_once = if random.random_range(0..15) == 0 { 40 } else { 4 };
+            let most_at_once = if random.random_range(0..classes_in) == 0 { 40 } else { 4 };
             let mut last_read = 0;
             for _ in 0..random.random_range(1..most_at_once) {
                 let (pupil, key, value) = city::report(&mut random, self.clock.now());
@@ -195,13 +241,24 @@ impl World {
                 let counts_from = self.clock.now().plus(CHANGE_LEAD);
                 self.registry.change(counts_from, city::change(&mut random, counts_from, last_read));
             }
+            if random.random_range(0..12) == 0 {
+                self.tap_log.rebalance(random.random());
+            }
+            if random.random_range(0..40) == 0 {
+                self.cut_somebody_off(&mut random, outcome);
+            }
             self.send_receipts();
         }
         let last_tap = self.clock.monotonic();
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let more_receipts = self.send_receipts();
-            let settled = self.tap_log.is_settled() && self.receipts.is_settled() && !more_receipts;
+            let everything_owned = self.tap_log.unowned() == 0;
+            let settled = everything_owned
+                && self.tap_log.is_settled()
+                && self.receipts.is_settled()
+                && self.everybody_knows_the_registry(outcome)
+                && !more_receipts;
             let heard_of_all = settled && crate::judge::every_notice_has_ended(self);
             if heard_of_all {
                 return true;
@@ -212,52 +269,98 @@ impl World {
         }
     }
 
+    /// Whether every process that lives to the end has said that it applied the last change.
+    fn everybody_knows_the_registry(&self, outcome: &Mutex<Outcome>) -> bool {
+        let last_change = self.registry.changes().len() as u64;
+        let outcome = outcome.lock().expect("nobody panicked");
+        outcome.survivors.iter().all(|process| self.registry.applied_by(*process) == last_change)
+    }
+
     fn send_receipts(&self) -> bool {
         let sms = self.sms.send_due_receipts(&self.receipts);
         let app = self.app.send_due_receipts(&self.receipts);
         sms || app
     }
 
-    /// One process after the other; the last one lives on.
-    async fn engine_lives(&self, crashes: &mut u32, stops: &mut u32, trouble: &mut Vec<String>) {
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0xc4a5);
+    /// Some process and the tap log do not hear of each other for a while.
+    fn cut_somebody_off(&self, random: &mut ChaCha8Rng, outcome: &Mutex<Outcome>) {
+        let place = random.random_range(0..self.processes);
+        let lasting = Duration::from_millis(random.random_range(1000..60_000));
+        if let Some(faults) = self.living.lock().expect("nobody panicked").get(&place) {
+            faults.cut_off(lasting);
+            outcome.lock().expect("nobody panicked").cut_offs += 1;
+        }
+    }
+
+    /// One process after the other, at one place; the last one lives on, as a rule.
+    async fn lives(&self, place: u32, outcome: &Mutex<Outcome>) {
+        let note = || outcome.lock().expect("nobody panicked");
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0xc4a5 ^ (u64::from(place) << 32));
         let lives = random.random_range(0..6);
         for life in 0..lives {
+            let process = u64::from(place) * 100 + life + 1;
+            let faults = self.misfortunes(process);
+            self.plan_naps(&faults, &mut random, outcome);
             let stop = CancellationToken::new();
-            let engine = self.start_engine(life);
-            if random.random_range(0..4) == 0 {
-                let crash = self.faults.never_crash();
-                drop(crash);
+            let running = faults.doze().part(self.start_engine(process, &faults).run(stop.clone()));
+            if random.random_range(0..3) == 0 {
                 let after = Duration::from_millis(random.random_range(0..120_000));
-                let running = engine.run(stop.clone());
-                tokio::pin!(running);
-                let early = tokio::select! {
-                    ended = &mut running => Some(ended),
-                    () = tokio::time::sleep(after) => None,
+                let told_to_stop = async {
+                    tokio::time::sleep(after).await;
+                    stop.cancel();
+                    futures::future::pending::<()>().await;
                 };
-                stop.cancel();
-                let ended = match early {
-                    Some(ended) => ended,
-                    None => running.await,
-                };
-                if let Err(cause) = ended {
-                    trouble.push(format!("the engine failed: {cause}"));
+                self.living.lock().expect("nobody panicked").insert(place, faults.clone());
+                tokio::select! {
+                    biased;
+                    ended = running => if let Err(cause) = ended {
+                        note().trouble.push(format!("the engine failed: {cause}"));
+                    },
+                    () = told_to_stop => {}
                 }
-                *stops += 1;
-                continue;
+                note().stops += 1;
+            } else {
+                let crash = faults.crash_after(random.random_range(0..4000));
+                self.living.lock().expect("nobody panicked").insert(place, faults.clone());
+                tokio::select! {
+                    biased;
+                    () = crash.cancelled() => note().crashes += 1,
+                    ended = running => note().trouble.push(format!("the engine ended by itself: {ended:?}")),
+                }
             }
-            let crash = self.faults.crash_after(random.random_range(0..4000));
-            tokio::select! {
-                biased;
-                () = crash.cancelled() => *crashes += 1,
-                ended = engine.run(stop) => trouble.push(format!("the engine ended by itself: {ended:?}")),
-            }
+            self.living.lock().expect("nobody panicked").remove(&place);
+            note().naps += faults.doze().naps();
             // The dead process's tasks are gone before its successor starts, be it at once.
             let pause_ms_max = if random.random_range(0..2) == 0 { 50 } else { 20_000 };
             tokio::time::sleep(Duration::from_millis(random.random_range(1..pause_ms_max))).await;
         }
-        let _never = self.faults.never_crash();
-        let ended = self.start_engine(lives).run(CancellationToken::new()).await;
-        trouble.push(format!("the last engine ended by itself: {ended:?}"));
+        let process = u64::from(place) * 100 + lives + 1;
+        let faults = self.misfortunes(process);
+        self.living.lock().expect("nobody panicked").insert(place, faults.clone());
+        note().survivors.push(process);
+        let ended = self.start_engine(process, &faults).run(CancellationToken::new()).await;
+        note().trouble.push(format!("the last engine ended by itself: {ended:?}"));
+    }
+
+    fn misfortunes(&self, process: u64) -> Faults {
+        Faults::from_seed(self.seed ^ 0x5eed ^ (process << 32), self.rates)
+    }
+
+    /// When the process falls asleep, and for how long: shorter or longer than anybody waits for it.
+    fn plan_naps(&self, faults: &Faults, random: &mut ChaCha8Rng, outcome: &Mutex<Outcome>) {
+        let lasting = |random: &mut ChaCha8Rng| {
+            let ms_max = if random.random_range(0..3) == 0 { 6000 } else { 120_000 };
+            Duration::from_millis(random.random_range(500..ms_max))
+        };
+        if random.random_range(0..2) == 0 {
+            return;
+        }
+        for _ in 0..random.random_range(0..3) {
+            faults.nap_at(random.random_range(50..3000), lasting(random));
+        }
+        if random.random_range(0..2) == 0 {
+            faults.nap_at_submit(random.random_range(1..40), lasting(random));
+            outcome.lock().expect("nobody panicked").naps_in_mid_submit += 1;
+        }
     }
 }

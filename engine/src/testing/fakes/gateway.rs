@@ -2,12 +2,13 @@
 //! late, repeated, out of order, or before its own answer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use compact_str::{CompactString, format_compact};
+use tokio::sync::oneshot;
 
 use super::{FakeReceiptLog, Faults, locked};
 use crate::ledger::LedgerEntry;
@@ -46,6 +47,8 @@ pub struct GatewayBehaviour {
     pub forgets: u32,
     /// The receipt comes before the submit's answer.
     pub overtakes: u32,
+    /// The message is taken only after up to [`LINGERS_MAX`], when nobody waits for the answer any more.
+    pub lingers: u32,
     /// Longest way of a receipt.
     pub receipt_delay_max: Duration,
 }
@@ -66,8 +69,24 @@ impl GatewayBehaviour {
         contradicts: 0,
         forgets: 0,
         overtakes: 0,
+        lingers: 0,
         receipt_delay_max: Duration::from_secs(5),
     };
+}
+
+/// A message that reached the gateway, taken or not.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// When, on the monotonic clock.
+    pub at: Duration,
+    /// When, by the wall clock.
+    pub wall: Timestamp,
+    /// Which process sent it.
+    pub process: u64,
+    /// As it was handed over.
+    pub message: Message,
+    /// When the gateway was done with it, on the monotonic clock; `None`: it never was.
+    pub over_at: Option<Duration>,
 }
 
 /// A message that the gateway took.
@@ -87,8 +106,7 @@ pub struct SentMessage {
 struct State {
     by_reference: BTreeMap<CompactString, usize>,
     taken: Vec<SentMessage>,
-    /// Every message that reached the gateway, taken or not: monotonic arrival, wall arrival.
-    arrivals: Vec<(Duration, Timestamp, Message)>,
+    arrivals: Vec<Arrival>,
     due: Vec<(Duration, Receipt)>,
     most_in_flight: usize,
 }
@@ -100,16 +118,34 @@ pub struct FakeGateway {
     behaviour: GatewayBehaviour,
     state: Arc<Mutex<State>>,
     in_flight: Arc<AtomicUsize>,
+    process: u64,
     faults: Faults,
     clock: Arc<dyn Clock>,
 }
 
-/// Counts a request for as long as it is on the wire, also when the process that made it dies.
-struct OnTheWire(Arc<AtomicUsize>);
+/// The longest that a message lingers before it is taken.
+const LINGERS_MAX: Duration = Duration::from_secs(15);
 
-impl Drop for OnTheWire {
+/// A request on the wire: until it is answered, its process dies, or nobody waits for it any more.
+struct OnTheWire {
+    in_flight: Arc<AtomicUsize>,
+    is_over: AtomicBool,
+}
+
+impl OnTheWire {
+    fn end(&self) {
+        if !self.is_over.swap(true, Ordering::SeqCst) {
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Ends a request when the process that made it drops it.
+struct Request(Arc<OnTheWire>);
+
+impl Drop for Request {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.end();
     }
 }
 
@@ -121,12 +157,20 @@ impl FakeGateway {
         faults: Faults,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { profile, behaviour, state: Arc::default(), in_flight: Arc::default(), faults, clock }
+        Self {
+            profile,
+            behaviour,
+            state: Arc::default(),
+            in_flight: Arc::default(),
+            process: 0,
+            faults,
+            clock,
+        }
     }
 
-    /// The same gateway, seen by a process whose crash is drawn from `faults`.
-    pub fn connect(&self, faults: Faults) -> Self {
-        Self { faults, ..self.clone() }
+    /// The same gateway, seen by a process whose misfortunes are drawn from `faults`.
+    pub fn connect(&self, process: u64, faults: Faults) -> Self {
+        Self { process, faults, ..self.clone() }
     }
 
     /// Every message it took, in order.
@@ -134,8 +178,8 @@ impl FakeGateway {
         locked(&self.state).taken.clone()
     }
 
-    /// Every message that reached it: monotonic arrival, wall arrival, message.
-    pub fn arrivals(&self) -> Vec<(Duration, Timestamp, Message)> {
+    /// Every message that reached it, in order.
+    pub fn arrivals(&self) -> Vec<Arrival> {
         locked(&self.state).arrivals.clone()
     }
 
@@ -161,7 +205,8 @@ impl FakeGateway {
     /// Takes a message, or recognises its reference.
     fn take(&self, message: &Message) -> SubmitOutcome {
         let mut state = locked(&self.state);
-        if let Some(place) = state.by_reference.get(message.reference.as_str()) {
+        let recognises = self.profile.deduplicates_for.is_some();
+        if recognises && let Some(place) = state.by_reference.get(message.reference.as_str()) {
             let gateway_id = state.taken[*place].gateway_id.clone();
             return SubmitOutcome::Accepted { gateway_id, duplicate: true };
         }
@@ -236,6 +281,81 @@ impl FakeGateway {
     }
 }
 
+impl FakeGateway {
+    /// A request reaches the gateway; the place of its first message.
+    fn arrive(&self, messages: &[Message]) -> usize {
+        let now_in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        let (at, wall) = (self.clock.monotonic(), self.clock.now());
+        let mut state = locked(&self.state);
+        state.most_in_flight = state.most_in_flight.max(now_in_flight);
+        let first = state.arrivals.len();
+        state.arrivals.extend(messages.iter().map(|message| Arrival {
+            at,
+            wall,
+            process: self.process,
+            message: message.clone(),
+            over_at: None,
+        }));
+        first
+    }
+
+    /// What the gateway does with a request, whatever becomes of the process that made it.
+    async fn handle(
+        self,
+        first: usize,
+        messages: Vec<Message>,
+        on_the_wire: Arc<OnTheWire>,
+        answers: oneshot::Sender<Vec<SubmitOutcome>>,
+    ) {
+        let longest_ms = u64::try_from(LINGERS_MAX.as_millis()).unwrap_or(u64::MAX);
+        let lingers = self.faults.happens(self.behaviour.lingers);
+        let way_ms = if lingers { self.faults.draw(0..longest_ms) } else { self.faults.draw(0..20) };
+        let timeout = self.profile.submit_timeout;
+        let waits_no_longer = Arc::clone(&on_the_wire);
+        tokio::spawn(async move {
+            tokio::time::sleep(timeout).await;
+            waits_no_longer.end();
+        });
+        tokio::time::sleep(Duration::from_millis(way_ms)).await;
+        if self.faults.happens(self.behaviour.hangs_before) {
+            return;
+        }
+        let outcomes = messages.iter().map(|message| self.answer(message)).collect();
+        if self.faults.happens(self.behaviour.hangs_after) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(self.faults.draw(0..4))).await;
+        let now = self.clock.monotonic();
+        let mut state = locked(&self.state);
+        state.arrivals[first..first + messages.len()]
+            .iter_mut()
+            .for_each(|arrival| arrival.over_at = Some(now));
+        drop(state);
+        on_the_wire.end();
+        // Whoever asked may be dead.
+        let _heard = answers.send(outcomes);
+    }
+
+    fn known_of(&self, submitted: &[LedgerEntry]) -> Vec<Receipt> {
+        let state = locked(&self.state);
+        let known = |entry: &&LedgerEntry| {
+            state.taken.iter().find(|taken| Some(&taken.gateway_id) == entry.gateway_id.as_ref())
+        };
+        submitted
+            .iter()
+            .filter_map(|entry| known(&entry).map(|taken| (entry, taken)))
+            .map(|(entry, taken)| Receipt {
+                lane: self.profile.name.clone(),
+                notice: entry.notice,
+                position: entry.position,
+                gateway_id: taken.gateway_id.clone(),
+                status: taken.fate.clone(),
+                arrived: self.clock.now(),
+            })
+            .collect()
+    }
+}
+
 #[async_trait]
 impl ChannelConnector for FakeGateway {
     fn profile(&self) -> &LaneProfile {
@@ -243,46 +363,22 @@ impl ChannelConnector for FakeGateway {
     }
 
     async fn submit(&self, messages: &[Message]) -> Vec<SubmitOutcome> {
-        let now_in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
-        let _on_the_wire = OnTheWire(Arc::clone(&self.in_flight));
-        {
-            let mut state = locked(&self.state);
-            state.most_in_flight = state.most_in_flight.max(now_in_flight);
-            let (monotonic, wall) = (self.clock.monotonic(), self.clock.now());
-            state.arrivals.extend(messages.iter().map(|message| (monotonic, wall, message.clone())));
-        }
+        let first = self.arrive(messages);
+        let on_the_wire =
+            Arc::new(OnTheWire { in_flight: Arc::clone(&self.in_flight), is_over: AtomicBool::new(false) });
+        let _request = Request(Arc::clone(&on_the_wire));
+        let (answers, answer) = oneshot::channel();
+        tokio::spawn(self.clone().handle(first, messages.to_vec(), on_the_wire, answers));
+        self.faults.submit_leaves();
         self.faults.pass().await;
-        if self.faults.happens(self.behaviour.hangs_before) {
-            futures::future::pending::<()>().await;
+        match answer.await {
+            Ok(outcomes) => outcomes,
+            Err(_) => futures::future::pending().await,
         }
-        let outcomes = messages.iter().map(|message| self.answer(message)).collect();
-        if self.faults.happens(self.behaviour.hangs_after) {
-            futures::future::pending::<()>().await;
-        }
-        self.faults.pass().await;
-        outcomes
     }
 
     async fn query(&self, submitted: &[LedgerEntry]) -> Result<Vec<Receipt>, PortError> {
-        self.faults
-            .call("gateway", || {
-                let state = locked(&self.state);
-                let known = |entry: &&LedgerEntry| {
-                    state.taken.iter().find(|taken| Some(&taken.gateway_id) == entry.gateway_id.as_ref())
-                };
-                submitted
-                    .iter()
-                    .filter_map(|entry| known(&entry).map(|taken| (entry, taken)))
-                    .map(|(entry, taken)| Receipt {
-                        lane: self.profile.name.clone(),
-                        notice: entry.notice,
-                        position: entry.position,
-                        gateway_id: taken.gateway_id.clone(),
-                        status: taken.fate.clone(),
-                        arrived: self.clock.now(),
-                    })
-                    .collect()
-            })
-            .await
+        let (gateway, submitted) = (self.clone(), submitted.to_vec());
+        self.faults.call("gateway", move || gateway.known_of(&submitted)).await
     }
 }

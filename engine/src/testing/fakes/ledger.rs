@@ -88,7 +88,8 @@ impl FakeLedger {
 #[async_trait]
 impl Ledger for FakeLedger {
     async fn append(&self, entries: Vec<LedgerEntry>) -> Result<(), PortError> {
-        self.faults.call("ledger", || locked(&self.state).append(entries)).await
+        let state = Arc::clone(&self.state);
+        self.faults.call("ledger", move || locked(&state).append(entries)).await
     }
 
     async fn claim(
@@ -97,9 +98,10 @@ impl Ledger for FakeLedger {
         claim: Claim,
         entry: LedgerEntry,
     ) -> Result<ClaimVerdict, PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("ledger", || {
-                let mut state = locked(&self.state);
+            .call("ledger", move || {
+                let mut state = locked(&shared);
                 let verdict = state.replace(expected.as_ref(), claim);
                 if verdict == ClaimVerdict::Won {
                     state.append([entry]);
@@ -115,9 +117,10 @@ impl Ledger for FakeLedger {
         claim: Claim,
         entries: Vec<LedgerEntry>,
     ) -> Result<ClaimVerdict, PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("ledger", || {
-                let mut state = locked(&self.state);
+            .call("ledger", move || {
+                let mut state = locked(&shared);
                 state.append(entries);
                 state.replace(Some(&expected), claim)
             })
@@ -125,15 +128,17 @@ impl Ledger for FakeLedger {
     }
 
     async fn claim_of(&self, key: &ClaimKey) -> Result<Option<Claim>, PortError> {
-        self.faults.call("ledger", || locked(&self.state).claims.get(key).cloned()).await
+        let (state, key) = (Arc::clone(&self.state), key.clone());
+        self.faults.call("ledger", move || locked(&state).claims.get(&key).cloned()).await
     }
 
     async fn charge(&self, charge: Charge) -> Result<ChargeVerdict, PortError> {
         if !charge.kind.is_charged() {
             return Err(PortError::new("ledger", "only arrivals and departures are charged"));
         }
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("ledger", || {
+            .call("ledger", move || {
                 let key = (
                     charge.term.clone(),
                     charge.pupil.clone(),
@@ -142,7 +147,7 @@ impl Ledger for FakeLedger {
                     charge.day,
                     charge.kind,
                 );
-                let mut state = locked(&self.state);
+                let mut state = locked(&shared);
                 if state.charges.contains_key(&key) {
                     return ChargeVerdict::Charged;
                 }
@@ -155,12 +160,13 @@ impl Ledger for FakeLedger {
     }
 
     async fn load_from(&self, partition: u32, offset: u64) -> Result<Vec<LedgerEntry>, PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("ledger", || {
+            .call("ledger", move || {
                 let of_partition = |entry: &&LedgerEntry| {
                     entry.position.partition == partition && entry.position.offset >= offset
                 };
-                locked(&self.state).entries.iter().filter(of_partition).cloned().collect()
+                locked(&shared).entries.iter().filter(of_partition).cloned().collect()
             })
             .await
     }
@@ -170,9 +176,10 @@ impl Ledger for FakeLedger {
         _position: LogPosition,
         notice: NoticeId,
     ) -> Result<Vec<LedgerEntry>, PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("ledger", || {
-                locked(&self.state).entries.iter().filter(|entry| entry.notice == notice).cloned().collect()
+            .call("ledger", move || {
+                locked(&shared).entries.iter().filter(|entry| entry.notice == notice).cloned().collect()
             })
             .await
     }
@@ -185,9 +192,11 @@ impl Ledger for FakeLedger {
         after: Option<&LedgerEntry>,
         limit: usize,
     ) -> Result<Vec<LedgerEntry>, PortError> {
+        let (lane, after) = (lane.clone(), after.cloned());
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("ledger", || {
-                let state = locked(&self.state);
+            .call("ledger", move || {
+                let state = locked(&shared);
                 let ended: BTreeSet<NoticeId> = state
                     .entries
                     .iter()
@@ -195,7 +204,7 @@ impl Ledger for FakeLedger {
                     .map(|entry| entry.notice)
                     .collect();
                 let after = after
-                    .and_then(|last| state.entries.iter().position(|entry| entry == last))
+                    .and_then(|last| state.entries.iter().position(|entry| *entry == last))
                     .map_or(0, |place| place + 1);
                 let last_of = |notice: NoticeId| {
                     state
@@ -208,7 +217,7 @@ impl Ledger for FakeLedger {
                         let entry = &state.entries[*place];
                         entry.event == Event::Submitted
                             && entry.position.partition == partition
-                            && entry.gateway.as_ref() == Some(lane)
+                            && entry.gateway.as_ref() == Some(&lane)
                             && entry.day >= since
                             && !ended.contains(&entry.notice)
                             && last_of(entry.notice) == Some(*place)

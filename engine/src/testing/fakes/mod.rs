@@ -2,20 +2,27 @@
 //!
 //! A fake is two things: what survives a crash (the records, entries, messages: shared, behind an `Arc`) and the connection
 //! of one engine to it, made anew at each start. Each call of a port passes through [`Faults`], which takes time, fails
-//! before or after the effect, and says when the process crashes: at any await of any port.
+//! before or after the effect, and says when the process crashes or falls asleep: at any await of any port. What a process
+//! asked for happens in the world outside it, whatever becomes of the process meanwhile.
 
+mod doze;
 mod gateway;
+mod group;
 mod ledger;
 mod receipts;
 mod registry;
 mod rejected;
+mod seats;
 mod tap_log;
 
-pub use gateway::{FakeGateway, GatewayBehaviour, SentMessage};
+pub use doze::Doze;
+pub use gateway::{Arrival, FakeGateway, GatewayBehaviour, SentMessage};
+pub use group::Tally;
 pub use ledger::FakeLedger;
 pub use receipts::FakeReceiptLog;
 pub use registry::{FakeRegistry, FakeRegistryFeed};
 pub use rejected::FakeRejectedLog;
+pub use seats::{FakeSeat, FakeSeats};
 pub use tap_log::{Commit, FakeTapLog, FakeTapLogReader};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +30,8 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::PortError;
@@ -52,6 +61,13 @@ struct FaultState {
     calls_until_crash: Option<u64>,
     crash: CancellationToken,
     calls: u64,
+    /// At which call the process falls asleep, and for how long; sorted.
+    naps: Vec<(u64, Duration)>,
+    submits: u64,
+    /// At which submit it does.
+    nap_at_submit: Option<(u64, Duration)>,
+    /// Until when the process and its tap log do not hear of each other, on tokio's clock.
+    cut_off_until: Option<Instant>,
 }
 
 /// The misfortunes of one simulated process, from a seed.
@@ -59,6 +75,7 @@ struct FaultState {
 pub struct Faults {
     rates: FaultRates,
     state: Arc<Mutex<FaultState>>,
+    doze: Doze,
 }
 
 impl Faults {
@@ -69,8 +86,12 @@ impl Faults {
             calls_until_crash: None,
             crash: CancellationToken::new(),
             calls: 0,
+            naps: Vec::new(),
+            submits: 0,
+            nap_at_submit: None,
+            cut_off_until: None,
         };
-        Self { rates, state: Arc::new(Mutex::new(state)) }
+        Self { rates, state: Arc::new(Mutex::new(state)), doze: Doze::default() }
     }
 
     /// No faults at all.
@@ -83,16 +104,34 @@ impl Faults {
     pub fn crash_after(&self, calls: u64) -> CancellationToken {
         let mut state = locked(&self.state);
         state.calls_until_crash = Some(calls);
-        state.crash = CancellationToken::new();
         state.crash.clone()
     }
 
-    /// The process will not crash.
-    pub fn never_crash(&self) -> CancellationToken {
+    /// Whether the process has crashed.
+    pub fn has_crashed(&self) -> bool {
+        locked(&self.state).crash.is_cancelled()
+    }
+
+    /// The process will fall asleep for `lasting` at its `calls`-th await of a port.
+    pub fn nap_at(&self, calls: u64, lasting: Duration) {
         let mut state = locked(&self.state);
-        state.calls_until_crash = None;
-        state.crash = CancellationToken::new();
-        state.crash.clone()
+        state.naps.push((calls, lasting));
+        state.naps.sort_unstable();
+    }
+
+    /// The process will fall asleep for `lasting` just when its `submits`-th submit has left.
+    pub fn nap_at_submit(&self, submits: u64, lasting: Duration) {
+        locked(&self.state).nap_at_submit = Some((submits, lasting));
+    }
+
+    /// The process and its tap log do not hear of each other for `lasting`; everything else works.
+    pub fn cut_off(&self, lasting: Duration) {
+        locked(&self.state).cut_off_until = Some(Instant::now() + lasting);
+    }
+
+    /// What puts the process to sleep.
+    pub fn doze(&self) -> Doze {
+        self.doze.clone()
     }
 
     /// Awaits of ports so far.
@@ -110,9 +149,9 @@ impl Faults {
         locked(&self.state).random.next_u32() % 1000 < thousandths
     }
 
-    /// One await of a port: takes time, and is where a crash falls.
-    async fn pass(&self) {
-        let (crashes, wait) = {
+    /// One await of a port begins, which is where a crash or a nap falls: how long it will take.
+    async fn step(&self) -> Duration {
+        let (crashes, nap, wait) = {
             let mut state = locked(&self.state);
             state.calls += 1;
             let crashes = match &mut state.calls_until_crash {
@@ -123,32 +162,74 @@ impl Faults {
                 }
                 None => false,
             };
+            let calls = state.calls;
+            let nap = state.naps.first().copied().filter(|(at, _)| *at <= calls);
+            if nap.is_some() {
+                state.naps.remove(0);
+            }
             if crashes {
                 state.crash.cancel();
             }
             let slow = state.random.next_u32() % 1000 < self.rates.slow;
             let wait_ms =
                 if slow { state.random.random_range(100..2000) } else { state.random.random_range(0..4) };
-            (crashes, Duration::from_millis(wait_ms))
+            (crashes, nap, Duration::from_millis(wait_ms))
         };
         if crashes {
             futures::future::pending::<()>().await;
         }
+        if let Some((_, lasting)) = nap {
+            self.doze.fall_asleep(lasting);
+        }
+        wait
+    }
+
+    /// One await that asks nobody for anything.
+    async fn pass(&self) {
+        let wait = self.step().await;
         tokio::time::sleep(wait).await;
     }
 
-    /// A call of `port`: `effect` happens or not, and the answer tells the truth or not.
-    pub(crate) async fn call<T>(
+    /// A submit has left.
+    fn submit_leaves(&self) {
+        let mut state = locked(&self.state);
+        state.submits += 1;
+        let submits = state.submits;
+        let nap = state.nap_at_submit.take_if(|(at, _)| *at <= submits);
+        drop(state);
+        if let Some((_, lasting)) = nap {
+            self.doze.fall_asleep(lasting);
+        }
+    }
+
+    /// Waits until the process and its tap log hear of each other again.
+    async fn heard(&self) {
+        let until = locked(&self.state).cut_off_until;
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// A call of `port`: `effect` happens or not, and the answer tells the truth or not. Once asked for it happens when it
+    /// happens, be the process asleep or dead by then.
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         port: &'static str,
-        effect: impl FnOnce() -> T,
+        effect: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PortError> {
+        let way = self.step().await;
+        let is_refused = self.happens(self.rates.error_before);
+        let (answers, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::time::sleep(way).await;
+            if !is_refused {
+                // Whoever asked may be dead.
+                let _heard = answers.send(effect());
+            }
+        });
+        let answer = answer.await;
         self.pass().await;
-        if self.happens(self.rates.error_before) {
-            return Err(PortError::new(port, "simulated: refused"));
-        }
-        let answer = effect();
-        self.pass().await;
+        let answer = answer.map_err(|_| PortError::new(port, "simulated: refused"))?;
         if self.happens(self.rates.error_after) {
             return Err(PortError::new(port, "simulated: timed out after it was done"));
         }

@@ -71,16 +71,19 @@ impl FakeReceiptLog {
 #[async_trait]
 impl ReceiptLog for FakeReceiptLog {
     async fn append(&self, receipts: Vec<Receipt>) -> Result<(), PortError> {
-        self.faults.call("receipts", || receipts.into_iter().for_each(|receipt| self.arrive(receipt))).await
+        let log = self.clone();
+        let arrive = move || receipts.into_iter().for_each(|receipt| log.arrive(receipt));
+        self.faults.call("receipts", arrive).await
     }
 
     async fn read(&self, partition: u32, after: u64, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
         loop {
             let appended = self.appended.notified();
+            let shared = Arc::clone(&self.state);
             let found: Vec<LoggedReceipt> = self
                 .faults
-                .call("receipts", || {
-                    let mut state = locked(&self.state);
+                .call("receipts", move || {
+                    let mut state = locked(&shared);
                     let receipts = &state.partition(partition).receipts;
                     let start = usize::try_from(after).unwrap_or(usize::MAX);
                     (after + 1..)
@@ -99,13 +102,15 @@ impl ReceiptLog for FakeReceiptLog {
     }
 
     async fn committed(&self, partition: u32) -> Result<u64, PortError> {
-        self.faults.call("receipts", || locked(&self.state).partition(partition).committed).await
+        let shared = Arc::clone(&self.state);
+        self.faults.call("receipts", move || locked(&shared).partition(partition).committed).await
     }
 
     async fn commit(&self, partition: u32, sequence: u64) -> Result<(), PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("receipts", || {
-                let mut state = locked(&self.state);
+            .call("receipts", move || {
+                let mut state = locked(&shared);
                 let partition = state.partition(partition);
                 partition.committed = partition.committed.max(sequence);
             })
@@ -113,9 +118,10 @@ impl ReceiptLog for FakeReceiptLog {
     }
 
     async fn park(&self, receipts: Vec<Receipt>) -> Result<(), PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("receipts", || {
-                let mut state = locked(&self.state);
+            .call("receipts", move || {
+                let mut state = locked(&shared);
                 for receipt in receipts {
                     let partition = state.partition(receipt.position.partition);
                     partition.parked_ever += 1;
@@ -126,9 +132,10 @@ impl ReceiptLog for FakeReceiptLog {
     }
 
     async fn parked(&self, partition: u32, limit: usize) -> Result<Vec<LoggedReceipt>, PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("receipts", || {
-                locked(&self.state)
+            .call("receipts", move || {
+                locked(&shared)
                     .partition(partition)
                     .parked
                     .iter()
@@ -143,9 +150,10 @@ impl ReceiptLog for FakeReceiptLog {
     }
 
     async fn unpark(&self, partition: u32, sequences: Vec<u64>) -> Result<(), PortError> {
+        let shared = Arc::clone(&self.state);
         self.faults
-            .call("receipts", || {
-                let mut state = locked(&self.state);
+            .call("receipts", move || {
+                let mut state = locked(&shared);
                 for sequence in sequences {
                     state.partition(partition).parked.remove(&sequence);
                 }

@@ -1,5 +1,6 @@
 //! A registry feed in memory.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -13,7 +14,8 @@ use crate::time::Timestamp;
 #[derive(Default)]
 struct State {
     changes: Vec<RegistryChange>,
-    applied: u64,
+    /// By process: the version that it last reported as applied.
+    applied: BTreeMap<u64, u64>,
 }
 
 /// What survives a crash. Clones share what they hold.
@@ -35,35 +37,42 @@ impl FakeRegistry {
         locked(&self.state).changes.clone()
     }
 
-    /// The version that a process last reported as applied.
-    pub fn applied(&self) -> u64 {
-        locked(&self.state).applied
+    /// The version that `process` last reported as applied; 0 when it never did.
+    pub fn applied_by(&self, process: u64) -> u64 {
+        locked(&self.state).applied.get(&process).copied().unwrap_or(0)
     }
 
-    /// A new process's connection.
-    pub fn connect(&self, faults: Faults) -> FakeRegistryFeed {
-        FakeRegistryFeed { registry: self.clone(), faults }
+    /// A new process's connection; no two processes have the same number.
+    pub fn connect(&self, process: u64, faults: Faults) -> FakeRegistryFeed {
+        FakeRegistryFeed { registry: self.clone(), process, faults }
     }
 }
 
 /// One process's connection to a [`FakeRegistry`].
 pub struct FakeRegistryFeed {
     registry: FakeRegistry,
+    process: u64,
     faults: Faults,
 }
 
 #[async_trait]
 impl RegistryFeed for FakeRegistryFeed {
     async fn read(&mut self, version: u64, _horizon: Timestamp) -> Result<Vec<RegistryChange>, PortError> {
+        let shared = Arc::clone(&self.registry.state);
         self.faults
-            .call("registry", || {
-                let state = locked(&self.registry.state);
+            .call("registry", move || {
+                let state = locked(&shared);
                 state.changes.iter().filter(|change| change.version > version).take(1000).cloned().collect()
             })
             .await
     }
 
     async fn report_applied(&mut self, version: u64) -> Result<(), PortError> {
-        self.faults.call("registry", || locked(&self.registry.state).applied = version).await
+        let (shared, process) = (Arc::clone(&self.registry.state), self.process);
+        self.faults
+            .call("registry", move || {
+                locked(&shared).applied.insert(process, version);
+            })
+            .await
     }
 }

@@ -37,9 +37,10 @@ impl FakeRejectedLog {
 #[async_trait]
 impl RejectedLog for FakeRejectedLog {
     async fn append(&self, records: Vec<RejectedRecord>) -> Result<(), PortError> {
+        let shared = Arc::clone(&self.records);
         self.faults
-            .call("rejected log", || {
-                let mut kept = locked(&self.records);
+            .call("rejected log", move || {
+                let mut kept = locked(&shared);
                 for record in records {
                     if kept.iter().all(|known| known.position != record.position) {
                         kept.push(record);
@@ -50,18 +51,20 @@ impl RejectedLog for FakeRejectedLog {
     }
 
     async fn list(&self, limit: usize) -> Result<Vec<RejectedSummary>, PortError> {
+        let shared = Arc::clone(&self.records);
         self.faults
-            .call("rejected log", || {
-                let kept = locked(&self.records);
+            .call("rejected log", move || {
+                let kept = locked(&shared);
                 kept.iter().skip(kept.len().saturating_sub(limit)).map(RejectedRecord::summary).collect()
             })
             .await
     }
 
     async fn read(&self, position: LogPosition) -> Result<Option<RejectedRecord>, PortError> {
+        let shared = Arc::clone(&self.records);
         self.faults
-            .call("rejected log", || {
-                locked(&self.records).iter().find(|known| known.position == position).cloned()
+            .call("rejected log", move || {
+                locked(&shared).iter().find(|known| known.position == position).cloned()
             })
             .await
     }

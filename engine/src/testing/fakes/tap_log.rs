@@ -1,13 +1,16 @@
-//! A tap log in memory.
+//! A tap log in memory, read by a group of processes.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use tokio::sync::Notify;
 
+use super::group::{Group, MemberId, News, Tally};
 use super::{FakeLedger, Faults, locked};
 use crate::ids::CardNumber;
 use crate::ports::PortError;
@@ -34,10 +37,12 @@ struct Partition {
     committed: Option<u64>,
 }
 
-#[derive(Default)]
 struct State {
     partitions: Vec<Partition>,
     commits: Vec<Commit>,
+    group: Group,
+    /// What must never happen, in words.
+    breaches: Vec<String>,
 }
 
 /// What survives a crash.
@@ -50,10 +55,12 @@ pub struct FakeTapLog {
 }
 
 impl FakeTapLog {
-    /// An empty log of `partitions`; `ledger` is what commits are checked against.
-    pub fn new(partitions: u32, clock: Arc<dyn Clock>, ledger: FakeLedger) -> Self {
+    /// An empty log of `partitions`; `ledger` is what commits are checked against. A reader that has not called in for
+    /// `patience` loses its partitions.
+    pub fn new(partitions: u32, patience: Duration, clock: Arc<dyn Clock>, ledger: FakeLedger) -> Self {
+        let group = Group::new(partitions as usize, patience);
         let partitions = (0..partitions).map(|_| Partition::default()).collect();
-        let state = State { partitions, commits: Vec::new() };
+        let state = State { partitions, commits: Vec::new(), group, breaches: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)), appended: Arc::new(Notify::new()), clock, ledger }
     }
 
@@ -87,19 +94,52 @@ impl FakeTapLog {
             .all(|partition| partition.committed.unwrap_or(0) == partition.records.len() as u64)
     }
 
-    /// A new process's connection: it owns every partition.
+    fn commit(&self, member: MemberId, settled: &[(u32, u64)]) -> Result<(), PortError> {
+        let ledger_len = self.ledger.len();
+        let mut state = locked(&self.state);
+        if !settled.iter().all(|(partition, _)| state.group.is_owner(member, *partition)) {
+            state.group.tally.commits_refused += 1;
+            return Err(PortError::new("tap log", "simulated: the partition is another member's"));
+        }
+        for (partition, offset) in settled {
+            state.partitions[*partition as usize].committed = Some(*offset);
+            state.commits.push(Commit { partition: *partition, offset: *offset, ledger_len });
+        }
+        Ok(())
+    }
+
+    /// Partitions that no reader has.
+    pub fn unowned(&self) -> usize {
+        locked(&self.state).group.unowned()
+    }
+
+    /// Moves partitions among the readers, as drawn from `seed`.
+    pub fn rebalance(&self, seed: u64) {
+        locked(&self.state).group.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        self.appended.notify_waiters();
+    }
+
+    /// What the group of readers went through.
+    pub fn tally(&self) -> Tally {
+        locked(&self.state).group.tally
+    }
+
+    /// What readers did and must never do, in words.
+    pub fn breaches(&self) -> Vec<String> {
+        locked(&self.state).breaches.clone()
+    }
+
+    /// A new process's connection: it joins the group of readers.
     pub fn connect(&self, faults: Faults) -> FakeTapLogReader {
-        let partitions = locked(&self.state).partitions.len();
-        let pending = (0..partitions)
-            .map(|partition| TapLogEvent::Assigned {
-                partition: u32::try_from(partition).unwrap_or(u32::MAX),
-                committed: locked(&self.state).partitions[partition].committed,
-            })
-            .collect();
+        let member = locked(&self.state).group.join(self.clock.monotonic());
+        self.appended.notify_waiters();
         FakeTapLogReader {
             log: self.clone(),
             faults,
-            pending,
+            member,
+            owned: BTreeSet::new(),
+            handing_over: Vec::new(),
+            learns_of_loss_at: None,
             positions: BTreeMap::new(),
             paused: BTreeSet::new(),
             confirmed_at: None,
@@ -117,19 +157,83 @@ impl TapIntake for FakeTapLog {
     }
 }
 
-/// One process's connection to a [`FakeTapLog`].
+/// One process's connection to a [`FakeTapLog`]. One that is dropped leaves the group, unless its process has crashed.
 pub struct FakeTapLogReader {
     log: FakeTapLog,
     faults: Faults,
-    pending: VecDeque<TapLogEvent>,
+    member: MemberId,
+    /// What the process was told that it owns.
+    owned: BTreeSet<u32>,
+    /// What it was told to give up, until it calls in again.
+    handing_over: Vec<u32>,
+    /// When the process will hear that it is no member any more; until then it is handed records as before.
+    learns_of_loss_at: Option<Duration>,
     positions: BTreeMap<u32, u64>,
     paused: BTreeSet<u32>,
     confirmed_at: Option<Duration>,
 }
 
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// Longest time after which a process that comes back hears that it lost its partitions.
+const LOSS_HEARD_AFTER_MS: u64 = 3000;
+
+impl Drop for FakeTapLogReader {
+    fn drop(&mut self) {
+        if !self.faults.has_crashed() {
+            locked(&self.log.state).group.leave(self.member);
+            self.log.appended.notify_waiters();
+        }
+    }
+}
 
 impl FakeTapLogReader {
+    /// Says that this process lives, and that it has let go of what it was told to; whether it is still a member.
+    fn call_in(&mut self) -> bool {
+        let handed_over = std::mem::take(&mut self.handing_over);
+        let now = self.log.clock.monotonic();
+        let is_member = locked(&self.log.state).group.call_in(self.member, now, &handed_over);
+        if !handed_over.is_empty() {
+            self.log.appended.notify_waiters();
+        }
+        is_member
+    }
+
+    /// What the group has to say to a member.
+    fn group_news(&mut self) -> Option<TapLogEvent> {
+        let news = locked(&self.log.state).group.news_for(self.member)?;
+        match news {
+            News::Assigned(partition) => {
+                self.owned.insert(partition);
+                let committed = locked(&self.log.state).partitions[partition as usize].committed;
+                Some(TapLogEvent::Assigned { partition, committed })
+            }
+            News::Revoked(partitions) => {
+                for partition in &partitions {
+                    self.owned.remove(partition);
+                    self.forget(*partition);
+                }
+                self.handing_over.clone_from(&partitions);
+                Some(TapLogEvent::Revoked { partitions })
+            }
+        }
+    }
+
+    /// The process hears that it is no member any more, and joins again.
+    fn lose_all(&mut self, now: Duration) -> TapLogEvent {
+        self.learns_of_loss_at = None;
+        self.confirmed_at = None;
+        let partitions: Vec<u32> = std::mem::take(&mut self.owned).into_iter().collect();
+        partitions.iter().for_each(|partition| self.forget(*partition));
+        self.member = locked(&self.log.state).group.join(now);
+        self.log.appended.notify_waiters();
+        TapLogEvent::Lost { partitions }
+    }
+
+    fn forget(&mut self, partition: u32) {
+        self.positions.remove(&partition);
+        self.paused.remove(&partition);
+    }
+
     fn next_batch(&mut self) -> Option<TapLogEvent> {
         let batch_max = self.faults.draw(1..20) as usize;
         let state = locked(&self.log.state);
@@ -161,17 +265,27 @@ impl TapLog for FakeTapLogReader {
 
     async fn next(&mut self) -> Result<TapLogEvent, PortError> {
         loop {
+            self.faults.heard().await;
+            let asked_at = self.log.clock.monotonic();
+            let is_member = self.call_in();
             // Nothing is taken before the last await, so that a dropped call loses nothing.
             self.faults.call("tap log", || ()).await?;
             let appended = Arc::clone(&self.log.appended);
             let appended = appended.notified();
-            if let Some(event) = self.pending.pop_front() {
-                return Ok(event);
-            }
             let now = self.log.clock.monotonic();
-            if self.confirmed_at.is_none_or(|at| now.saturating_sub(at) >= CONFIRM_EVERY) {
-                self.confirmed_at = Some(now);
-                return Ok(TapLogEvent::Confirmed { asked_at: now });
+            if is_member {
+                if let Some(event) = self.group_news() {
+                    return Ok(event);
+                }
+                if self.confirmed_at.is_none_or(|at| now.saturating_sub(at) >= CONFIRM_EVERY) {
+                    self.confirmed_at = Some(now);
+                    return Ok(TapLogEvent::Confirmed { asked_at });
+                }
+            } else {
+                let late = || now + Duration::from_millis(self.faults.draw(0..LOSS_HEARD_AFTER_MS));
+                if *self.learns_of_loss_at.get_or_insert_with(late) <= now {
+                    return Ok(self.lose_all(now));
+                }
             }
             if let Some(batch) = self.next_batch() {
                 return Ok(batch);
@@ -181,9 +295,10 @@ impl TapLog for FakeTapLogReader {
     }
 
     async fn received_at(&mut self, partition: u32, offset: u64) -> Result<Option<Timestamp>, PortError> {
+        let log = self.log.clone();
         self.faults
-            .call("tap log", || {
-                let state = locked(&self.log.state);
+            .call("tap log", move || {
+                let state = locked(&log.state);
                 state.partitions[partition as usize]
                     .records
                     .get(offset as usize)
@@ -196,7 +311,7 @@ impl TapLog for FakeTapLogReader {
         let log = self.log.clone();
         let first = self
             .faults
-            .call("tap log", || {
+            .call("tap log", move || {
                 let state = locked(&log.state);
                 let records = &state.partitions[partition as usize].records;
                 from.map_or(0, |from| records.partition_point(|record| record.received < from)) as u64
@@ -215,15 +330,16 @@ impl TapLog for FakeTapLogReader {
     }
 
     async fn commit(&mut self, settled: &[(u32, u64)]) -> Result<(), PortError> {
-        self.faults
-            .call("tap log", || {
-                let ledger_len = self.log.ledger.len();
-                let mut state = locked(&self.log.state);
-                for (partition, offset) in settled {
-                    state.partitions[*partition as usize].committed = Some(*offset);
-                    state.commits.push(Commit { partition: *partition, offset: *offset, ledger_len });
-                }
-            })
-            .await
+        for (partition, offset) in settled {
+            if !self.owned.contains(partition) && !self.handing_over.contains(partition) {
+                let breach = format!(
+                    "T3: {offset} of {partition} committed by who had been told that it is not the owner"
+                );
+                locked(&self.log.state).breaches.push(breach);
+            }
+        }
+        self.faults.heard().await;
+        let (log, member, settled) = (self.log.clone(), self.member, settled.to_vec());
+        self.faults.call("tap log", move || log.commit(member, &settled)).await?
     }
 }
