@@ -21,6 +21,7 @@ mod order;
 mod protect;
 mod recount;
 mod registry_change;
+mod rejected;
 mod replay;
 mod serve;
 mod term;
@@ -162,6 +163,8 @@ enum Command {
     Serve(serve::Args),
     /// Make, list and revoke the tokens with which readers' vendors report taps
     Token(token::Args),
+    /// List, show and send again the records that were no taps
+    Rejected(rejected::Args),
     /// Check the configuration, or print the commented built-in one
     Config(config::Args),
     /// Run an SMS gateway and an app backend that exist only here, with faults from a seed
@@ -187,6 +190,7 @@ impl Command {
             Self::Term(args) => term::run(args, globals),
             Self::Serve(args) => serve::run(args, globals),
             Self::Token(args) => token::run(args, globals),
+            Self::Rejected(args) => rejected::run(args, globals),
             Self::Config(args) => config::run(args, globals),
             Self::GatewaySim(args) => gateway_sim::run(args, globals),
         }
