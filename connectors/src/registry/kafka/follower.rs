@@ -88,6 +88,8 @@ impl Follower {
         self.position = 0;
         self.is_following = false;
         self.stretch = None;
+        // What is read again is no news.
+        self.confirmed = None;
     }
 
     fn read_on(&mut self) -> Result<Vec<RegistryChange>, PortError> {
