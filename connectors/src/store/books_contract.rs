@@ -102,7 +102,7 @@ impl Stage {
         self.ledger.append(entries).await.expect("entries are appended");
     }
 
-    async fn deliver(&self, day: i32) -> ChargeVerdict {
+    pub(crate) async fn deliver(&self, day: i32) -> ChargeVerdict {
         self.append(vec![self.charge(day).proof]).await;
         self.ledger.charge(self.charge(day)).await.expect("the charge is booked")
     }
@@ -114,7 +114,7 @@ impl Stage {
     }
 
     /// Asks the books, as commands do: on a thread that may block.
-    async fn ask<T: Send + 'static>(
+    pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Books) -> Result<T, PortError> + Send + 'static,
     ) -> T {
@@ -123,7 +123,7 @@ impl Stage {
         asking.await.expect("the question is asked").expect("the books answer")
     }
 
-    async fn term(&self) -> TermBooks {
+    pub(crate) async fn term(&self) -> TermBooks {
         let term = self.term.clone();
         self.ask(move |books| books.term(&term)).await
     }
@@ -160,12 +160,12 @@ impl Stage {
     }
 }
 
-fn signature() -> Signature {
+pub(crate) fn signature() -> Signature {
     Signature { by: CompactString::new("cashier"), at: Timestamp::from_millis(7) }
 }
 
 /// A line of `order` with as many messages as the books have.
-fn line_of(books: &TermBooks, order: &OrderId, pupil: &PupilId, fee: i64) -> BillLine {
+pub(crate) fn line_of(books: &TermBooks, order: &OrderId, pupil: &PupilId, fee: i64) -> BillLine {
     BillLine {
         order: order.clone(),
         school: SchoolId::new("353604").expect("of the allowed form"),

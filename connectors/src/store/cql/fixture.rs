@@ -8,6 +8,7 @@ use std::env;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::commands::CqlCommands;
 use super::schema::migrate;
 use super::session::{CqlSession, connect, run};
 use super::settings::{CqlSettings, CqlTimeouts};
@@ -21,6 +22,12 @@ const DDL_TIMEOUT: Duration = Duration::from_secs(60);
 /// A session on the keyspace that the tests of this run share.
 pub(super) async fn session() -> Arc<CqlSession> {
     CqlSession::open(&shared_settings()).await.expect("the store opens")
+}
+
+/// What the tests' commands share on that keyspace.
+pub(super) fn commands() -> Arc<CqlCommands> {
+    static SHARED: OnceLock<Arc<CqlCommands>> = OnceLock::new();
+    Arc::clone(SHARED.get_or_init(|| CqlCommands::open(&shared_settings()).expect("the store opens")))
 }
 
 /// The settings of the keyspace that the tests of this run share; created when the first test asks.

@@ -25,8 +25,10 @@ struct Version {
     statements: &'static str,
 }
 
-const VERSIONS: &[Version] =
-    &[Version { number: 1, statements: include_str!("../../../../config/cql/0001_ledger.cql") }];
+const VERSIONS: &[Version] = &[
+    Version { number: 1, statements: include_str!("../../../../config/cql/0001_ledger.cql") },
+    Version { number: 2, statements: include_str!("../../../../config/cql/0002_books.cql") },
+];
 
 /// A change of the schema waits until all nodes have it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);

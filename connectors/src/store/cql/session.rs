@@ -6,7 +6,6 @@
 //! *swap* (compare-and-set) is never repeated here: its caller settles what an error leaves open, with a *serial read*.
 //! What is in the rows, the parts of the store know.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,19 +137,33 @@ impl CqlSession {
         R: for<'frame> DeserializeRow<'frame, 'frame>,
     {
         let mut rows = Vec::new();
-        let mut page = PagingState::start();
-        loop {
-            let (found, next) = retried("read", || async {
-                let _permit = self.permit().await;
-                self.driver.execute_single_page(&statement.0, &values, page.clone()).await
-            })
-            .await?;
-            rows_of(found, &mut rows)?;
-            match next.into_paging_control_flow() {
-                ControlFlow::Break(()) => return Ok(rows),
-                ControlFlow::Continue(following) => page = following,
-            }
+        let mut next = Some(PagingState::start());
+        while let Some(page) = next {
+            let found;
+            (found, next) = self.page(statement, &values, page).await?;
+            rows.extend(found);
         }
+        Ok(rows)
+    }
+
+    /// One page of what `statement` finds, from `page` on, and where the next one begins.
+    pub(super) async fn page<R>(
+        &self,
+        statement: &Read,
+        values: impl SerializeRow + Sync,
+        page: PagingState,
+    ) -> Result<(Vec<R>, Option<PagingState>), PortError>
+    where
+        R: for<'frame> DeserializeRow<'frame, 'frame>,
+    {
+        let (found, next) = retried("read", || async {
+            let _permit = self.permit().await;
+            self.driver.execute_single_page(&statement.0, &values, page.clone()).await
+        })
+        .await?;
+        let mut rows = Vec::new();
+        rows_of(found, &mut rows)?;
+        Ok((rows, next.into_paging_control_flow().continue_value()))
     }
 
     /// The row that `statement` finds, if any.
