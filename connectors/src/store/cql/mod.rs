@@ -33,3 +33,4 @@ pub mod offsets;
 pub mod schema;
 pub mod session;
 pub mod settings;
+pub mod tokens;
