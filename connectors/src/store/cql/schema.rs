@@ -29,6 +29,7 @@ const VERSIONS: &[Version] = &[
     Version { number: 1, statements: include_str!("../../../../config/cql/0001_ledger.cql") },
     Version { number: 2, statements: include_str!("../../../../config/cql/0002_books.cql") },
     Version { number: 3, statements: include_str!("../../../../config/cql/0003_tokens.cql") },
+    Version { number: 4, statements: include_str!("../../../../config/cql/0004_processes.cql") },
 ];
 
 /// A change of the schema waits until all nodes have it.

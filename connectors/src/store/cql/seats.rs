@@ -1,0 +1,227 @@
+//! Seats on a shared store: each a row that expires unless its holder renews it.
+//!
+//! Taken where there is no row, renewed and left where the row is ours, all by compare-and-set. The store counts the time,
+//! so the clocks of the processes do not matter; a process that was stopped finds that its row is gone or another's, and
+//! its renewal fails. The lease is somewhat longer than what the port promises, since the store counts whole seconds.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use gatebell_engine::ports::PortError;
+use gatebell_engine::ports::seats::{SEAT_LAPSES_AFTER, Seats};
+
+use super::error::store_error;
+use super::session::{CqlSession, Read, Swap};
+
+/// Who shares the gateways' rates.
+const POOL: &str = "gateways";
+/// What the store may cut off a lease by counting whole seconds and by its nodes' clocks being apart.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// More processes than anybody would start; each looks at every seat when it takes one.
+const SEATS_MAX: u32 = 1_000;
+
+/// One process's way to the seats of a keyspace.
+#[derive(Debug)]
+pub struct CqlSeats {
+    session: Arc<CqlSession>,
+    pool: String,
+    seats: i32,
+    lease_s: i32,
+    /// Nobody else's: a process that starts again is another one.
+    owner: [u8; 16],
+    held: Mutex<Option<i32>>,
+    take: Swap,
+    renew: Swap,
+    leave: Swap,
+    select: Read,
+}
+
+impl CqlSeats {
+    /// The seats of a city whose rates are shared by at most `processes_max` processes.
+    pub async fn new(session: Arc<CqlSession>, processes_max: u32) -> Result<Self, PortError> {
+        Self::in_pool(session, POOL, processes_max, SEAT_LAPSES_AFTER + LEASE_MARGIN).await
+    }
+
+    async fn in_pool(
+        session: Arc<CqlSession>,
+        pool: &str,
+        processes_max: u32,
+        lease: Duration,
+    ) -> Result<Self, PortError> {
+        let seats = i32::try_from(processes_max.min(SEATS_MAX)).expect("at most a thousand");
+        let lease_s = i32::try_from(lease.as_secs()).expect("some seconds");
+        let mut owner = [0; 16];
+        getrandom::fill(&mut owner).map_err(store_error)?;
+        let take = session
+            .prepare_swap("INSERT INTO seats (pool, seat, owner) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?");
+        let renew = session
+            .prepare_swap("UPDATE seats USING TTL ? SET owner = ? WHERE pool = ? AND seat = ? IF owner = ?");
+        let leave = session.prepare_swap("DELETE FROM seats WHERE pool = ? AND seat = ? IF owner = ?");
+        let select = session.prepare_read("SELECT owner FROM seats WHERE pool = ? AND seat = ?");
+        Ok(Self {
+            take: take.await?,
+            renew: renew.await?,
+            leave: leave.await?,
+            select: select.await?,
+            session,
+            pool: pool.to_owned(),
+            seats,
+            lease_s,
+            owner,
+            held: Mutex::new(None),
+        })
+    }
+
+    /// Whether the seat is ours for another lease. After an error it may be for some time, and is not counted on.
+    async fn renew(&self, seat: i32) -> Result<bool, PortError> {
+        let values = (self.lease_s, self.owner, &self.pool, seat, self.owner);
+        self.session.swap(&self.renew, values).await
+    }
+
+    /// Takes a seat that is free, if any.
+    async fn take(&self) -> Result<Option<i32>, PortError> {
+        let owners: Vec<(i32, Option<Vec<u8>>)> = try_join_all((0..self.seats).map(async |seat| {
+            let row: Option<(Option<Vec<u8>>,)> = self.session.row(&self.select, (&self.pool, seat)).await?;
+            Ok::<_, PortError>((seat, row.and_then(|(owner,)| owner)))
+        }))
+        .await?;
+        // Taken by a call of ours whose answer was lost.
+        if let Some((seat, _)) = owners.iter().find(|(_, owner)| owner.as_deref() == Some(&self.owner))
+            && self.renew(*seat).await?
+        {
+            return Ok(Some(*seat));
+        }
+        let free: Vec<i32> =
+            owners.into_iter().filter(|(_, owner)| owner.is_none()).map(|(seat, _)| seat).collect();
+        // Each process begins elsewhere, so that those that start together seldom try the same one.
+        let start = usize::from(self.owner[0]) % free.len().max(1);
+        for seat in free.iter().cycle().skip(start).take(free.len()) {
+            let values = (&self.pool, *seat, self.owner, self.lease_s);
+            if self.session.swap(&self.take, values).await? {
+                return Ok(Some(*seat));
+            }
+        }
+        Ok(None)
+    }
+
+    fn held(&self) -> Option<i32> {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_held(&self, seat: Option<i32>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = seat;
+    }
+}
+
+#[async_trait]
+impl Seats for CqlSeats {
+    async fn hold(&self) -> Result<bool, PortError> {
+        if let Some(seat) = self.held() {
+            if self.renew(seat).await? {
+                return Ok(true);
+            }
+            self.set_held(None);
+            tracing::warn!(seat, "the seat was not renewed in time and is lost; looking for another");
+        }
+        let taken = self.take().await?;
+        self.set_held(taken);
+        Ok(taken.is_some())
+    }
+
+    async fn leave(&self) -> Result<(), PortError> {
+        let Some(seat) = self.held() else { return Ok(()) };
+        // Where it is not ours any more, there is nothing to give back.
+        self.session.swap(&self.leave, (&self.pool, seat, self.owner)).await?;
+        self.set_held(None);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Instant;
+
+    use futures::future::join_all;
+
+    use super::super::fixture;
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(5);
+    const WAIT_MAX: Duration = Duration::from_secs(60);
+
+    async fn processes(count: usize, seats: u32, lease: Duration) -> Vec<CqlSeats> {
+        let (session, pool) = (fixture::session().await, fixture::unique());
+        let made = (0..count).map(|_| CqlSeats::in_pool(Arc::clone(&session), &pool, seats, lease));
+        join_all(made).await.into_iter().map(Result::unwrap).collect()
+    }
+
+    /// Who holds after each has asked once, an answer lost to contention counting as no.
+    async fn holders(processes: &[CqlSeats]) -> Vec<bool> {
+        join_all(processes.iter().map(async |process| process.hold().await.unwrap_or(false))).await
+    }
+
+    async fn holders_reach(processes: &[CqlSeats], expected: usize) -> Vec<bool> {
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let held = holders(processes).await;
+            let count = held.iter().filter(|held| **held).count();
+            assert!(count <= expected, "{count} hold one of {expected} seats");
+            if count == expected {
+                return held;
+            }
+            assert!(Instant::now() < deadline, "{count} of {expected} seats are held");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_processes_as_many_hold_as_there_are_seats() {
+        let all = processes(7, 3, SEAT_LAPSES_AFTER + WAIT_MAX).await;
+        let first = holders_reach(&all, 3).await;
+        assert_eq!(holders_reach(&all, 3).await, first, "whoever renews keeps it");
+
+        let leaver = first.iter().position(|held| *held).unwrap();
+        all[leaver].leave().await.unwrap();
+        let others: Vec<CqlSeats> =
+            all.into_iter().enumerate().filter(|(number, _)| *number != leaver).map(|(_, it)| it).collect();
+        holders_reach(&others, 3).await;
+    }
+
+    #[tokio::test]
+    async fn a_seat_that_lapsed_is_taken_by_exactly_one_other_and_not_renewed_by_its_old_holder() {
+        let mut all = processes(4, 1, LEASE).await;
+        let sleeper = all.pop().unwrap();
+        let asked_at = Instant::now();
+        assert!(sleeper.hold().await.unwrap());
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let held = holders(&all).await.into_iter().filter(|held| *held).count();
+            assert!(held <= 1, "{held} hold the one seat");
+            if held == 1 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "nobody took the seat that lapsed");
+        }
+        let promised = LEASE - LEASE_MARGIN;
+        assert!(asked_at.elapsed() >= promised, "taken after {:?}", asked_at.elapsed());
+        let seat = sleeper.held().unwrap();
+        assert!(!sleeper.renew(seat).await.unwrap(), "the row is another's");
+        assert!(!sleeper.hold().await.unwrap(), "and there is no other seat");
+        sleeper.leave().await.unwrap();
+        assert_eq!(holders_reach(&all, 1).await.len(), 3, "leaving took nobody's seat away");
+    }
+
+    #[tokio::test]
+    async fn a_seat_taken_without_an_answer_is_found_again() {
+        use std::sync::atomic::Ordering::SeqCst;
+        let session = CqlSession::open(&fixture::shared_settings()).await.unwrap();
+        let pool = fixture::unique();
+        let lease = SEAT_LAPSES_AFTER + WAIT_MAX;
+        let process = CqlSeats::in_pool(Arc::clone(&session), &pool, 1, lease).await.unwrap();
+        session.swap_answers_lost.store(1, SeqCst);
+        process.hold().await.unwrap_err();
+        assert!(process.hold().await.unwrap(), "the one seat is ours");
+    }
+}
