@@ -31,6 +31,7 @@ mod ledger_freezes;
 mod ledger_rows;
 pub mod offsets;
 pub mod process_reports;
+pub mod receipt_progress;
 pub mod schema;
 pub mod seats;
 pub mod session;
