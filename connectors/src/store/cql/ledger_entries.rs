@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use gatebell_engine::ids::{LogPosition, NoticeId};
-use gatebell_engine::ledger::{Event, LedgerEntry};
+use gatebell_engine::ledger::LedgerEntry;
+use gatebell_engine::notice::Channel;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::time::Day;
 
@@ -52,6 +53,7 @@ pub(super) struct Entries {
 struct KnownPlaces {
     heads: BTreeMap<u32, u64>,
     buckets: HashSet<DayBucket>,
+    notices: HashSet<NoticeId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -186,12 +188,16 @@ impl Entries {
     }
 
     async fn write_notices(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
-        let mut seen = HashSet::new();
-        let introducing = entries
-            .iter()
-            .map(|written| &written.entry)
-            .filter(|entry| introduces(entry.event) && seen.insert(entry.notice));
-        try_join_all(introducing.map(async |entry| {
+        let mut unknown: BTreeMap<NoticeId, &LedgerEntry> = BTreeMap::new();
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for WrittenEntry { entry, .. } in entries {
+                if !known.notices.contains(&entry.notice) {
+                    unknown.insert(entry.notice, entry);
+                }
+            }
+        }
+        try_join_all(unknown.values().map(async |entry| {
             let (partition, offset) = position_columns(entry.position)?;
             let values = (
                 entry.pupil.as_str(),
@@ -205,6 +211,14 @@ impl Entries {
             self.session.write(&self.insert_notice, values).await
         }))
         .await?;
+        // A notice of a free channel has one entry, its end, and is not asked for again.
+        let coming_again =
+            unknown.values().filter(|entry| entry.channel == Channel::Sms).map(|entry| entry.notice);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.notices.len() > KNOWN_PLACES_MAX {
+            known.notices.clear();
+        }
+        known.notices.extend(coming_again);
         Ok(())
     }
 
@@ -240,11 +254,6 @@ impl Entries {
         entries.sort_by_key(|read| read.written);
         Ok(entries)
     }
-}
-
-/// Whether a notice's first entry may be of this event. The others only ever follow one of these.
-fn introduces(event: Event) -> bool {
-    !matches!(event, Event::Charged | Event::Adjusted)
 }
 
 /// The bucket of an offset.
