@@ -72,7 +72,7 @@ enum Standing {
     Waits(Box<LedgerEntry>),
     /// It has ended, or was submitted again since.
     Over,
-    /// Its entry is not there, yet or for ever.
+    /// Its entry is not there, yet or for ever: not written, or written by another row's writer before.
     NotSubmitted,
 }
 
@@ -175,7 +175,6 @@ impl Awaiting {
         let first_hour = place.as_ref().map_or(i64::MIN, |place| hour_of(place.written));
         let this_hour = hour_of(Written { us: jiff::Timestamp::now().as_microsecond() });
         let mut found = Vec::new();
-        let mut seen = HashSet::new();
         for hour in self.hours(partition, lane).await?.into_iter().filter(|hour| *hour >= first_hour) {
             let is_past = hour + PAST_DOUBT_HOURS < this_hour;
             let mut is_empty = place.is_none();
@@ -189,8 +188,7 @@ impl Awaiting {
                     match standing {
                         Standing::Waits(entry) => {
                             is_empty = false;
-                            // Written twice, by a submission that was recorded twice.
-                            if entry.day >= since && seen.insert(row.notice) {
+                            if entry.day >= since {
                                 found.push(*entry);
                             }
                         }
@@ -301,7 +299,9 @@ async fn standing(entries: &Entries, partition: u32, row: &Waiting) -> Result<St
     let last = known.into_iter().rfind(|known| known.entry.event == Event::Submitted);
     Ok(match last {
         None => Standing::NotSubmitted,
-        Some(last) if i64::from(last.entry.attempt) == row.attempt => Standing::Waits(Box::new(last.entry)),
+        Some(last) if last.written == row.written => Standing::Waits(Box::new(last.entry)),
+        // The same submission, recorded once more: the entry that was kept has a row of its own.
+        Some(last) if i64::from(last.entry.attempt) == row.attempt => Standing::NotSubmitted,
         Some(_) => Standing::Over,
     })
 }

@@ -110,6 +110,24 @@ async fn hours_come_oldest_first_and_are_forgotten_when_nothing_waits() {
     assert_eq!(hours(&ledger).await, 1, "this hour may still get some");
 }
 
+/// Its index has a row for each recording; a reader that went on from the first used to find the second for ever.
+#[tokio::test]
+async fn a_submission_recorded_twice_waits_once_on_all_pages() {
+    let ledger = ApartLedger::fresh().await;
+    for number in [1, 1, 2, 1] {
+        ledger.append(vec![entry(number, Event::Submitted, 0)]).await.expect("entries are appended");
+    }
+    let since = Day::from_epoch_days(0);
+    let page_after = async |after: Option<&LedgerEntry>| {
+        ledger.awaiting_receipt(3, &lane(), since, after, 1).await.expect("waiting ones are read")
+    };
+    let first = page_after(None).await;
+    assert_eq!(first, [entry(1, Event::Submitted, 0)]);
+    let second = page_after(first.last()).await;
+    assert_eq!(second, [entry(2, Event::Submitted, 0)]);
+    assert_eq!(page_after(second.last()).await, []);
+}
+
 /// A crash between the index and the entry, and one between the end and the index.
 #[tokio::test]
 async fn an_index_that_a_crash_left_wrong_is_not_believed() {
