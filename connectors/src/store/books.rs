@@ -67,7 +67,7 @@ pub type Entries<'books> = Box<dyn Iterator<Item = Result<LedgerEntry, PortError
 /// Picks lines from the books as they stand. May be asked more than once, when the books changed meanwhile.
 pub type PickLines<'a> = &'a dyn Fn(&TermBooks) -> Vec<BillLine>;
 
-/// A command's way to the store. Every call blocks.
+/// A command's way to the store. Every call blocks, and must not be made on a thread that runs async tasks.
 ///
 /// *Promises:* a charge that was booked before its line was frozen counts in that line; one that was booked after is
 /// `adjusted`; none is both or neither, however many engines run. A frozen line is never written again.

@@ -42,7 +42,8 @@ pub struct TokenRecord {
     pub revoked: Option<Timestamp>,
 }
 
-/// The tokens of a store. Making, listing and revoking block, for commands; looking one up does not.
+/// The tokens of a store. Making, listing and revoking block, for commands, and must not be called on a thread that runs
+/// async tasks; looking one up does not.
 ///
 /// *Promises:* what returned counts from the next look-up on, in every process. No token is kept, only its hash.
 #[async_trait]

@@ -121,6 +121,9 @@ pub enum IntakeError {
 pub trait TapIntake: Send + Sync {
     /// Appends `taps`, stamping each with the log's own time of receipt.
     async fn append(&self, taps: Vec<IncomingTap>) -> Result<(), IntakeError>;
+
+    /// Taps that wait to be durable just now, for metrics.
+    fn waiting_taps(&self) -> usize;
 }
 
 /// The partition of `card` among `partitions`: murmur2 of its upper-cased text, as Kafka's Java clients place keys, so

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use gatebell_engine::ports::PortError;
 
 use super::error::store_error;
 use super::session::{CqlSession, Read, Write};
+use crate::tap_log::kafka::OffsetCopy;
 
 /// The copy of what the partitions of one log have committed.
 #[derive(Debug)]
@@ -31,15 +33,16 @@ impl CqlOffsets {
             .await?;
         Ok(Self { session, log: log.to_owned(), select, insert })
     }
+}
 
-    /// The offset up to which `partition` was settled when last copied; nothing at or above it was.
-    pub async fn committed(&self, partition: u32) -> Result<Option<u64>, PortError> {
+#[async_trait]
+impl OffsetCopy for CqlOffsets {
+    async fn committed(&self, partition: u32) -> Result<Option<u64>, PortError> {
         let found: Option<(i64,)> = self.session.row(&self.select, (&self.log, i64::from(partition))).await?;
         found.map(|(offset,)| u64::try_from(offset).map_err(|_| beyond())).transpose()
     }
 
-    /// Copies that `partition` is settled below `offset`. An offset below the one copied before changes nothing.
-    pub async fn commit(&self, partition: u32, offset: u64) -> Result<(), PortError> {
+    async fn commit(&self, partition: u32, offset: u64) -> Result<(), PortError> {
         let offset = i64::try_from(offset).map_err(|_| beyond())?;
         self.session.write(&self.insert, (&self.log, i64::from(partition), offset, offset)).await
     }

@@ -32,15 +32,14 @@ impl EmbeddedTapIntake {
         let latest = Arc::new(LatestReceipt::new(shared.identity.partitions));
         Self { shared, waiting: Arc::new(waiting), clock, latest }
     }
-
-    /// Taps that wait for the disk now, for metrics.
-    pub fn waiting_taps(&self) -> usize {
-        self.waiting.taps.load(Ordering::Relaxed)
-    }
 }
 
 #[async_trait]
 impl TapIntake for EmbeddedTapIntake {
+    fn waiting_taps(&self) -> usize {
+        self.waiting.taps.load(Ordering::Relaxed)
+    }
+
     async fn append(&self, taps: Vec<IncomingTap>) -> Result<(), IntakeError> {
         if taps.is_empty() {
             return Ok(());

@@ -82,11 +82,6 @@ impl KafkaTapIntake {
         };
         Ok(Self { inner: Arc::new(inner) })
     }
-
-    /// Taps that wait for the brokers now, for metrics.
-    pub fn waiting_taps(&self) -> usize {
-        self.inner.waiting.taps.load(Ordering::Relaxed)
-    }
 }
 
 fn producer(settings: &KafkaSettings, limits: &IntakeLimits) -> Result<TapProducer, PortError> {
@@ -117,6 +112,10 @@ impl Inner {
 
 #[async_trait]
 impl TapIntake for KafkaTapIntake {
+    fn waiting_taps(&self) -> usize {
+        self.inner.waiting.taps.load(Ordering::Relaxed)
+    }
+
     async fn append(&self, taps: Vec<IncomingTap>) -> Result<(), IntakeError> {
         if taps.is_empty() {
             return Ok(());

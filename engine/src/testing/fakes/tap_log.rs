@@ -155,6 +155,10 @@ impl TapIntake for FakeTapLog {
         }
         Ok(())
     }
+
+    fn waiting_taps(&self) -> usize {
+        0
+    }
 }
 
 /// One process's connection to a [`FakeTapLog`]. One that is dropped leaves the group, unless its process has crashed.
