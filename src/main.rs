@@ -10,6 +10,7 @@ mod city;
 mod cli;
 mod config;
 mod demo;
+mod home;
 mod http;
 mod known_terms;
 mod logs;

@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use axum::Router;
-use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
-use gatebell_connectors::tap_log::embedded::EmbeddedTapIntake;
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::tap_log::TapIntake;
 use gatebell_engine::runtime::EngineError;
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
@@ -23,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
+use crate::home::Home;
 use crate::http::callbacks::{self, CallbackPorts, Callers};
 use crate::http::operations::{self, Missing};
 use crate::http::reporters::StoredReporters;
@@ -51,13 +50,13 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts everything on `directory`, whose lock the caller holds.
+    /// Starts everything at `home`, the lock of whose directory the caller holds.
     ///
     /// # Errors
     /// When an address is taken, a file cannot be opened, a secret cannot be had, or a lane cannot be set up.
     pub(crate) async fn start(
         configuration: &Configuration,
-        directory: &DataDir,
+        home: &Home,
         term: Term,
         clock: Arc<dyn Clock>,
         metrics: PrometheusHandle,
@@ -66,11 +65,11 @@ impl Service {
         let addresses = listeners.addresses();
         let billed_term = term.clone();
         let callbacks = addresses.callbacks;
-        let wired = wiring::wire(
-            configuration,
-            Surroundings { directory, term, callbacks, clock: Arc::clone(&clock) },
-        )?;
-        let tokens = EmbeddedTokens::open(directory)?;
+        let surroundings = Surroundings { home, term, callbacks, clock: Arc::clone(&clock) };
+        // Servers and files are asked; nothing else runs yet.
+        let (wired, tokens) = tokio::task::block_in_place(|| {
+            anyhow::Ok((wiring::wire(configuration, surroundings)?, home.tokens()?))
+        })?;
 
         let status = wired.engine.status();
         let health = Arc::new(IntakeHealth::default());
@@ -102,10 +101,7 @@ impl Service {
                 spawn_telling(&ended, listeners.callbacks.serve(callbacks_router, stop_rest.clone())),
                 spawn_telling(&ended, listeners.metrics.serve(operations_router, stop_rest.clone())),
                 spawn_telling(&ended, keep_metrics(metrics, intake, stop_rest.clone())),
-                spawn_telling(
-                    &ended,
-                    keep_settling(directory.clone(), billed_term, clock, stop_rest.clone()),
-                ),
+                spawn_telling(&ended, keep_settling(home.clone(), billed_term, clock, stop_rest.clone())),
             ],
             addresses,
             status,
@@ -180,7 +176,7 @@ fn operations_router(engine: Arc<Status>, health: Arc<IntakeHealth>, metrics: Pr
 }
 
 /// Keeps figures that nobody else does.
-async fn keep_metrics(metrics: PrometheusHandle, intake: Arc<EmbeddedTapIntake>, stop: CancellationToken) {
+async fn keep_metrics(metrics: PrometheusHandle, intake: Arc<dyn TapIntake>, stop: CancellationToken) {
     let waiting = gauge!("gatebell_intake_waiting_taps");
     let mut ticks = tokio::time::interval(METRICS_UPKEEP_EVERY);
     loop {

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::books::EmbeddedBooks;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::term::Term;
 use tokio_util::sync::CancellationToken;
 
+use crate::home::Home;
 use crate::statement::{OrderBook, freeze_settled};
 
 /// How often is looked for lines whose time has come. They have waited for seven days.
@@ -19,18 +18,12 @@ const BY: &str = "serve";
 
 /// Freezes the lines of long-cancelled orders, at once and then every hour, until `stop`. A pass that fails
 /// is said and tried again with the next one; nothing is lost by it.
-pub(crate) async fn keep_settling(
-    directory: DataDir,
-    term: Term,
-    clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn keep_settling(home: Home, term: Term, clock: Arc<dyn Clock>, stop: CancellationToken) {
     let term = Arc::new(term);
     loop {
-        let (directory, term, now) = (directory.clone(), Arc::clone(&term), clock.now());
+        let (home, term, now) = (home.clone(), Arc::clone(&term), clock.now());
         let pass = tokio::task::spawn_blocking(move || {
-            let books = EmbeddedBooks::open(&directory)?;
-            freeze_settled(&term, &OrderBook::read(&directory)?, &books, now, BY)
+            freeze_settled(&term, &OrderBook::read(&home)?, &*home.books()?, now, BY)
         });
         match pass.await {
             Ok(Ok(0)) => {}
@@ -50,8 +43,7 @@ pub(crate) async fn keep_settling(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use compact_str::CompactString;
-    use gatebell_connectors::store::books::Books as _;
-    use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
+    use gatebell_connectors::data_dir::DataDir;
     use gatebell_engine::ids::{GuardianId, OrderId, Personal, PupilId, SchoolId};
     use gatebell_engine::notice::Passages;
     use gatebell_engine::ports::clock::SystemClock;
@@ -59,6 +51,8 @@ mod tests {
     use gatebell_engine::time::Timestamp;
 
     use super::*;
+    use crate::config::Configuration;
+    use crate::home::CityClock;
 
     fn cancelled(order: &str, at: Timestamp) -> Entry {
         Entry::Order(Order {
@@ -77,6 +71,7 @@ mod tests {
     async fn lines_whose_time_has_come_are_frozen_and_no_others() {
         let path = tempfile::tempdir().unwrap();
         let directory = DataDir::open(path.path()).unwrap();
+        let home = Home::of(&Configuration::built_in().whole().unwrap(), directory, CityClock::Real).unwrap();
         let clock = Arc::new(SystemClock::new());
         let ago = |days: u64| clock.now().minus(Duration::from_secs(days * 24 * 60 * 60));
         let pupil = Entry::Pupil(Pupil {
@@ -88,15 +83,15 @@ mod tests {
             removed: None,
         });
         let entries = vec![pupil, cancelled("long-ago", ago(8)), cancelled("lately", ago(6))];
-        EmbeddedRegistry::open(&directory).unwrap().apply(entries, Timestamp::MIN, "test").unwrap();
+        home.registry().unwrap().apply(entries, Timestamp::MIN, "test").unwrap();
 
         let stop = CancellationToken::new();
         stop.cancel();
         let term = Term::parse(Term::built_in("114-1").unwrap()).unwrap();
         let name = term.name.clone();
-        keep_settling(directory.clone(), term, clock.clone(), stop).await;
+        keep_settling(home.clone(), term, clock.clone(), stop).await;
 
-        let frozen = EmbeddedBooks::open(&directory).unwrap().term(&name).unwrap().frozen;
+        let frozen = home.books().unwrap().term(&name).unwrap().frozen;
         assert_eq!(frozen.into_keys().collect::<Vec<_>>(), [OrderId::new("long-ago").unwrap()]);
     }
 }

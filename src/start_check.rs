@@ -54,7 +54,7 @@ pub(crate) fn checked<T: AsRef<Term>>(
         None
     });
     if let Some(Draft { configuration, .. }) = &draft {
-        troubles.extend(wiring::troubles(configuration, registry.as_ref()));
+        troubles.extend(wiring::troubles(configuration, registry.as_ref().map(|registry| registry as _)));
         troubles.extend(term.iter().flat_map(|term| missing_lanes(configuration, term.as_ref())));
     }
     match (draft, term) {
@@ -77,7 +77,7 @@ fn missing_lanes(configuration: &Configuration, term: &Term) -> Vec<String> {
         .collect()
 }
 
-/// The registry, where there is one already: a check makes none.
+/// The registry, where there is one already: a check makes none. What a shared city lives on is asked at the start only.
 fn open_registry(data: &Path) -> anyhow::Result<Option<EmbeddedRegistry>> {
     if !data.exists() {
         return Ok(None);

@@ -9,16 +9,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use compact_str::CompactString;
-use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::books::{Books, ClosedTerm, Closing, Signature, TermBooks};
-use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_engine::billing::{BillLine, OrderAccount, Tariff, bill, settles_at};
 use gatebell_engine::ids::{OrderId, PupilId, SchoolId};
 use gatebell_engine::registry::{Entry, Order};
 use gatebell_engine::term::Term;
 use gatebell_engine::time::Timestamp;
+
+use crate::home::Home;
 
 /// The orders on record, and the schools of their pupils.
 #[derive(Debug, Default)]
@@ -46,19 +46,25 @@ pub(crate) struct Statement {
 }
 
 impl OrderBook {
-    /// Reads orders and pupils in `directory`; names and addresses of guardians are none of its business.
-    pub(crate) fn read(directory: &DataDir) -> anyhow::Result<Self> {
-        let registry = EmbeddedRegistry::open(directory).context("cannot open the registry")?;
-        let mut orders = Self::default();
-        for kind in ["pupil", "order"] {
-            registry.for_each(kind, |entry| orders.take(entry)).context("cannot read the registry")?;
-        }
+    /// Reads orders and pupils at `home`, where there must be a city: without one there is nothing to bill, rather than a bill
+    /// of nothing. Names and addresses of guardians are none of its business.
+    pub(crate) fn of(home: &Home) -> anyhow::Result<Self> {
+        let orders = Self::read(home)?;
+        ensure!(!orders.is_empty(), "{}", home.no_city());
         Ok(orders)
     }
 
-    /// Whether no pupil was ever on record, so that there is no city.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.schools.is_empty()
+    /// As [`OrderBook::of`], but there may be none yet.
+    pub(crate) fn read(home: &Home) -> anyhow::Result<Self> {
+        let mut orders = Self::default();
+        if !home.has_city()? {
+            return Ok(orders);
+        }
+        let registry = home.registry()?;
+        for kind in ["pupil", "order"] {
+            registry.for_each(kind, &mut |entry| orders.take(entry)).context("cannot read the registry")?;
+        }
+        Ok(orders)
     }
 
     /// Takes note of an entry of the registry; of other kinds nothing.
@@ -70,6 +76,10 @@ impl OrderBook {
             }
             _ => {}
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.schools.is_empty()
     }
 
     /// Whether any school on record is `school`.

@@ -16,20 +16,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gatebell_connectors::app::{self, AppConnector, AppSettings};
-use gatebell_connectors::data_dir::DataDir;
+use gatebell_connectors::registry::RegistryStore;
 use gatebell_connectors::sms::callback_address::{CallbackAddresses, CallbackKeys};
 use gatebell_connectors::sms::mitake::{self, MitakeConnector, MitakeSettings};
-use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
-use gatebell_connectors::store::embedded::registry_feed::EmbeddedRegistryFeed;
-use gatebell_connectors::store::embedded::store_db::EmbeddedStore;
-use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedRejectedLog, EmbeddedTapIntake};
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
 use gatebell_engine::ports::clock::{Clock, SystemClock};
 use gatebell_engine::ports::ledger::Ledger;
 use gatebell_engine::ports::receipts::ReceiptLog;
-use gatebell_engine::ports::seats::OnlySeat;
+use gatebell_engine::ports::tap_log::TapIntake;
 use gatebell_engine::registry::Entry;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
@@ -38,7 +34,9 @@ use metrics::gauge;
 use url::Url;
 
 use crate::config::{AppBackend, Configuration, LaneLimits, MitakeGateway};
+use crate::home::Home;
 use secrets::Secrets;
+pub(crate) use secrets::make_key as make_callback_key;
 
 /// The lane of the city's app.
 const APP_LANE: &str = "app";
@@ -50,7 +48,7 @@ pub(crate) struct Wired {
     /// The engine between its ports.
     pub(crate) engine: Engine,
     /// Takes taps.
-    pub(crate) intake: Arc<EmbeddedTapIntake>,
+    pub(crate) intake: Arc<dyn TapIntake>,
     /// Takes receipts.
     pub(crate) receipts: Arc<dyn ReceiptLog>,
     /// Knows what was submitted.
@@ -61,8 +59,8 @@ pub(crate) struct Wired {
 
 /// What the wiring is told beside the configuration.
 pub(crate) struct Surroundings<'a> {
-    /// The data directory, whose lock this process holds.
-    pub(crate) directory: &'a DataDir,
+    /// Where the city lives.
+    pub(crate) home: &'a Home,
     /// The term.
     pub(crate) term: Term,
     /// Where receipts are listened for.
@@ -71,111 +69,112 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// Opens the embedded log and store, and puts the engine between them and the configured lanes.
+/// Opens what the city lives on, and puts the engine between that and the configured lanes. Blocks.
 ///
 /// # Errors
-/// When a file cannot be opened, a secret cannot be had, a lane cannot be set up or is missing, or a text
+/// When a file cannot be opened or a server reached, a secret cannot be had, a lane cannot be set up or is missing, or a text
 /// does not fit.
 pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>) -> anyhow::Result<Wired> {
-    let Surroundings { directory, term, callbacks, clock } = surroundings;
-    let mut secrets = Secrets::fetch(configuration, directory)?;
-    let registry = EmbeddedRegistry::open(directory)?;
+    let Surroundings { home, term, callbacks, clock } = surroundings;
+    let mut secrets = Secrets::fetch(configuration, home.directory())?;
+    let owner = owner()?;
+    let backing = home.backing(configuration, owner, Arc::clone(&clock))?;
+    let registry = home.registry()?;
     let made_up_city = registry.is_made_up()?;
     let mut channels: Vec<Arc<dyn ChannelConnector>> = Vec::new();
     for gateway in &configuration.gateways {
-        let connector = mitake_connector(gateway, &mut secrets, callbacks, made_up_city, Arc::clone(&clock))
+        let city = CityOfLanes { made_up_city, shared_by: backing.shared_by, clock: Arc::clone(&clock) };
+        let connector = mitake_connector(gateway, &mut secrets, callbacks, city)
             .with_context(|| format!("cannot set up the gateway {}", gateway.name))?;
         channels.push(Arc::new(connector));
     }
     if let Some(backend) = &configuration.app {
-        let connector = app_connector(backend, &mut secrets, made_up_city, Arc::clone(&clock))
-            .context("cannot set up the city's app")?;
+        let city = CityOfLanes { made_up_city, shared_by: backing.shared_by, clock: Arc::clone(&clock) };
+        let connector = app_connector(backend, &mut secrets, city).context("cannot set up the city's app")?;
         channels.push(Arc::new(connector));
     }
 
     for profile in channels.iter().map(|connector| connector.profile()) {
         let rate = gauge!("gatebell_lane_rate_per_second", "lane" => profile.name.to_string());
-        rate.set(profile.rate_per_s);
+        // This process's share.
+        rate.set(f64::from(profile.rate_per_s) / f64::from(profile.shared_by.get()));
     }
 
-    let store = EmbeddedStore::open(directory)?;
-    let log_settings = tap_log_settings(configuration);
-    let (log, intake) = tap_log::open(directory, &log_settings, Arc::clone(&clock))?;
     let settings = Settings {
         term: Arc::new(term),
-        templates: Arc::new(templates(configuration, Some(&registry))?),
-        owner: owner()?,
+        templates: Arc::new(templates(configuration, Some(&*registry))?),
+        owner,
         pupils_expected: configuration.city.pupils_expected,
         stop_drain: STOP_DRAIN,
     };
     let ports = Ports {
-        tap_log: Box::new(log),
-        ledger: store.ledger(),
-        receipts: store.receipts(),
-        rejected: Arc::new(EmbeddedRejectedLog::open(directory, log_settings.keep)?),
-        registry: Box::new(EmbeddedRegistryFeed::open(directory)?),
-        seats: Arc::new(OnlySeat),
+        tap_log: backing.tap_log,
+        ledger: Arc::clone(&backing.ledger),
+        receipts: Arc::clone(&backing.receipts),
+        rejected: Arc::clone(&backing.rejected),
+        registry: backing.registry,
+        seats: backing.seats,
         channels,
         clock,
     };
     Ok(Wired {
         engine: Engine::new(settings, ports)?,
-        intake: Arc::new(intake),
-        receipts: store.receipts(),
-        ledger: store.ledger(),
+        intake: backing.intake,
+        receipts: backing.receipts,
+        ledger: backing.ledger,
         callback_keys: secrets.callback_keys,
     })
 }
 
 /// What would keep [`wire`] from setting the lanes and texts up, all at once. Nothing is made or sent; without a `registry`
 /// there is no city yet.
-pub(crate) fn troubles(configuration: &Configuration, registry: Option<&EmbeddedRegistry>) -> Vec<String> {
+pub(crate) fn troubles(configuration: &Configuration, registry: Option<&dyn RegistryStore>) -> Vec<String> {
     let (mut secrets, mut troubles) = Secrets::gather(configuration, None);
-    let made_up_city = registry.map_or(Ok(false), EmbeddedRegistry::is_made_up);
+    let made_up_city = registry.map_or(Ok(false), RegistryStore::is_made_up);
     let made_up_city = made_up_city.unwrap_or_else(|error| {
         troubles.push(error.to_string());
         false
     });
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let shared_by = configuration.cluster.as_ref().map_or(NonZeroU32::MIN, |cluster| cluster.processes_max);
+    let city = CityOfLanes { made_up_city, shared_by, clock: Arc::new(SystemClock::new()) };
     let callbacks = configuration.callbacks.listen;
     for gateway in &configuration.gateways {
         if !secrets.has_account(&gateway.name) {
             continue;
         }
-        let connector = mitake_connector(gateway, &mut secrets, callbacks, made_up_city, Arc::clone(&clock));
+        let connector = mitake_connector(gateway, &mut secrets, callbacks, city.clone());
         troubles.extend(connector.err().map(|error| format!("gateway {}: {error:#}", gateway.name)));
     }
     if let Some(backend) = configuration.app.as_ref().filter(|_| secrets.app_key.is_some()) {
-        let connector = app_connector(backend, &mut secrets, made_up_city, clock);
+        let connector = app_connector(backend, &mut secrets, city);
         troubles.extend(connector.err().map(|error| format!("app: {error:#}")));
     }
     troubles.extend(templates(configuration, registry).err().map(|error| format!("{error:#}")));
     troubles
 }
 
-/// The embedded log, as it is configured.
-pub(crate) fn tap_log_settings(configuration: &Configuration) -> tap_log::TapLogSettings {
-    let configured = &configuration.tap_log;
-    tap_log::TapLogSettings {
-        partitions: NonZeroU32::new(configured.partitions).unwrap_or(NonZeroU32::MIN),
-        queue_taps_max: configured.queue_taps_max,
-        keep: Some(Duration::from_secs(u64::from(configured.retention_days) * 86_400)),
-        ..tap_log::TapLogSettings::default()
-    }
+/// What every lane is told of its city.
+#[derive(Clone)]
+struct CityOfLanes {
+    /// Whether it is a made-up one: then nothing goes beyond this machine.
+    made_up_city: bool,
+    /// Processes that share the lanes' limits.
+    shared_by: NonZeroU32,
+    /// Time.
+    clock: Arc<dyn Clock>,
 }
 
 fn mitake_connector(
     gateway: &MitakeGateway,
     secrets: &mut Secrets,
     callbacks: SocketAddr,
-    made_up_city: bool,
-    clock: Arc<dyn Clock>,
+    city: CityOfLanes,
 ) -> anyhow::Result<MitakeConnector> {
     let own = mitake::profile(gateway.name.clone(), gateway.limits.rate_per_s);
     let profile = LaneProfile {
         gives_receipts: gateway.receipts,
         poll_after: gateway.receipts.then_some(gateway.poll_after),
-        ..limited(own, &gateway.limits)
+        ..limited(own, &gateway.limits, city.shared_by)
     };
     let (username, password) = secrets.account(&gateway.name)?;
     let reports_to = gateway.callback_url.as_ref().filter(|_| gateway.receipts);
@@ -187,8 +186,9 @@ fn mitake_connector(
         _ => None,
     };
     let endpoint = gateway.url.to_string();
+    let made_up_city = city.made_up_city;
     let settings = MitakeSettings { profile, endpoint, username, password, callbacks, made_up_city };
-    Ok(MitakeConnector::new(settings, clock)?)
+    Ok(MitakeConnector::new(settings, city.clock)?)
 }
 
 /// `url` with `listening`, where its own port is 0: "the one that the system chose".
@@ -203,21 +203,22 @@ fn with_port(url: &Url, listening: u16) -> Url {
 fn app_connector(
     backend: &AppBackend,
     secrets: &mut Secrets,
-    made_up_city: bool,
-    clock: Arc<dyn Clock>,
+    city: CityOfLanes,
 ) -> anyhow::Result<AppConnector> {
     let name = LaneName::new(APP_LANE).context("the app's lane")?;
-    let profile = limited(app::profile(name, backend.limits.rate_per_s), &backend.limits);
+    let profile = limited(app::profile(name, backend.limits.rate_per_s), &backend.limits, city.shared_by);
     let key = secrets.app_key.take().context("the app's key was fetched")?;
     let endpoint = backend.url.to_string();
-    Ok(AppConnector::new(AppSettings { profile, endpoint, key, made_up_city }, clock)?)
+    let made_up_city = city.made_up_city;
+    Ok(AppConnector::new(AppSettings { profile, endpoint, key, made_up_city }, city.clock)?)
 }
 
-fn limited(profile: LaneProfile, limits: &LaneLimits) -> LaneProfile {
+fn limited(profile: LaneProfile, limits: &LaneLimits, shared_by: NonZeroU32) -> LaneProfile {
     LaneProfile {
         rate_per_s: limits.rate_per_s,
         burst: limits.burst,
         window: limits.window,
+        shared_by,
         batch_max: limits.batch_max,
         queue_max: limits.queue_max,
         submit_timeout: limits.submit_timeout,
@@ -228,7 +229,7 @@ fn limited(profile: LaneProfile, limits: &LaneLimits) -> LaneProfile {
 /// The texts, fitted to what the gateway adds and to the longest name of a school.
 fn templates(
     configuration: &Configuration,
-    registry: Option<&EmbeddedRegistry>,
+    registry: Option<&dyn RegistryStore>,
 ) -> anyhow::Result<Templates> {
     let templates = match &configuration.city.texts {
         Some(directory) => {
@@ -239,7 +240,7 @@ fn templates(
     };
     let mut longest_place = String::new();
     if let Some(registry) = registry {
-        registry.for_each("school", |entry| {
+        registry.for_each("school", &mut |entry| {
             if let Entry::School(school) = entry
                 && school.name.encode_utf16().count() > longest_place.encode_utf16().count()
             {

@@ -8,9 +8,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use gatebell_engine::billing::BillLine;
 use gatebell_engine::ids::SchoolId;
 
-use super::{Globals, now, open_books};
+use super::{Globals, now};
 use crate::cli::operator::operator;
-use crate::statement::{Statement, StatementLine, current_statement};
+use crate::statement::{OrderBook, Statement, StatementLine, current_statement};
 
 /// The columns, in the order of the public format.
 const COLUMNS: [&str; 11] = [
@@ -56,10 +56,10 @@ enum Format {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let directory = open_books::data_dir(globals)?;
-    let term = globals.term_of(&directory, args.term.as_deref())?;
-    let books = open_books::books(&directory)?;
-    let orders = open_books::orders(&directory)?;
+    let home = globals.home()?;
+    let term = globals.term_of(&home, args.term.as_deref())?;
+    let books = home.books()?;
+    let orders = OrderBook::of(&home)?;
     if let Some(school) = &args.school {
         ensure!(orders.has_school(school), "no pupil on record is at school {school}");
     }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     ensure!(!args.name.trim().is_empty(), "the day needs a name: --name 颱風停課");
     ensure!(!args.name.contains(char::is_control), "the name of the day must be on one line");
     let city = RegistryOfCity::open(globals)?;
-    let term = globals.term_of(city.directory(), args.term.as_deref())?;
+    let term = globals.term_of(city.home(), args.term.as_deref())?;
     let is_in_term = (term.first_day..=term.last_day).contains(&args.date);
     let outside = || {
         let (from, to) = (term.first_day, term.last_day);

@@ -16,6 +16,7 @@ use crate::demo::city_files;
 use crate::demo::morning::Morning;
 use crate::demo::page::Page;
 use crate::demo::performance::{self, Plan, Verdict};
+use crate::demo::stage::Servers;
 use crate::standard_error::say;
 
 /// Readers collect what they read for so long before they send it: a morning in a file is as one at real speed.
@@ -42,6 +43,24 @@ pub(crate) struct Args {
     /// How many times faster than real time the city's clock runs; 100 plays the morning in a minute
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=600))]
     speed: u32,
+    /// Play on a real Kafka instead of the embedded log; without an address, on the one of dev/services
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        num_args = 0..=1,
+        default_missing_value = "127.0.0.1:19092",
+        requires = "cql"
+    )]
+    kafka: Option<String>,
+    /// And on a real CQL store (ScyllaDB or Cassandra); without an address, on the one of dev/services
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        num_args = 0..=1,
+        default_missing_value = "127.0.0.1:19042",
+        requires = "kafka"
+    )]
+    cql: Option<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -85,6 +104,7 @@ fn play(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             Some(dir) => dir.to_owned(),
             None => fresh_dir()?,
         },
+        servers: args.kafka.clone().zip(args.cql.clone()).map(|(kafka, cql)| Servers { kafka, cql }),
     };
     let mut page = Page::default();
     let runtime = tokio_runtime()?;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::registry::{ChangeOrigin, EmbeddedRegistry};
+use gatebell_connectors::registry::{ChangeOrigin, RegistryStore};
 use gatebell_engine::registry::{Entry, EntryKey};
 use gatebell_engine::time::Timestamp;
 use jiff::tz::TimeZone;
@@ -19,6 +20,7 @@ use crate::city;
 use crate::city::commanded::{CommandChange, Commanded};
 use crate::city::diff::{Difference, Happening, KindDifference};
 use crate::city::made_up::{self, MadeUp};
+use crate::home::{CityClock, Home};
 
 /// How long an import waits for the running engine: a whole city is read in some seconds.
 const WAIT_S_MAX: u64 = 600;
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         writeln!(out, "  gatebell check {} prints the warnings", args.dir.display())?;
     }
 
-    let Some(store) = open_store(args, made_up, globals)? else {
+    let Some((_home, store)) = open_store(args, made_up, globals)? else {
         // Nothing there yet, and a dry run makes nothing.
         let difference =
             Difference::between(reading.entries, super::now(), &Commanded::default(), |_, _| anyhow::Ok(()))?;
@@ -79,7 +81,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     };
-    let imported = import(args, made_up, &store, reading.entries, term.time_zone(), &mut out);
+    let imported = import(args, made_up, &*store, reading.entries, term.time_zone(), &mut out);
     out.flush()?;
     imported
 }
@@ -97,44 +99,51 @@ fn is_made_up(dir: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// The registry; `None` when a dry run finds no data directory.
-fn open_store(args: &Args, made_up: bool, globals: &Globals) -> anyhow::Result<Option<EmbeddedRegistry>> {
+/// The registry, and its home, which must outlive it; `None` when a dry run finds no data directory.
+fn open_store(
+    args: &Args,
+    made_up: bool,
+    globals: &Globals,
+) -> anyhow::Result<Option<(Home, Arc<dyn RegistryStore>)>> {
+    let configuration = globals.configuration()?;
     let path = globals.data_dir()?;
+    let is_embedded = configuration.cluster.is_none();
     let directory = match args.dry_run {
-        true if !path.exists() => return Ok(None),
-        true => DataDir::existing(&path)?,
-        false => DataDir::open(&path)?,
+        true if is_embedded && !path.exists() => return Ok(None),
+        true if is_embedded => DataDir::existing(&path)?,
+        _ => DataDir::open(&path)?,
     };
-    if args.dry_run && !directory.registry().exists() {
+    if args.dry_run && is_embedded && !directory.registry().exists() {
         return Ok(None);
     }
-    let store = EmbeddedRegistry::open(&directory)?;
+    let home = Home::of(&configuration, directory, CityClock::Real)?;
+    let store = home.registry()?;
     if store.is_empty()? {
         ensure!(
-            !made_up || !directory.engine_is_running()?,
+            !made_up || !home.engine_is_running()?,
             "a gatebell serve runs on {} and takes its city for a real one: stop it, import, and start it again",
-            path.display()
+            home.name()
         );
     } else {
         match (made_up, store.is_made_up()?) {
             (true, false) => bail!(
-                "the city in {} is a real one, which a made-up one would silence: use another data directory",
-                path.display()
+                "the city in {} is a real one, which --made-up would silence: use another one",
+                home.name()
             ),
             (false, true) => bail!(
-                "the city in {} is a made-up one: import with --made-up, or use another data directory",
-                path.display()
+                "the city in {} is a made-up one: import with --made-up, or use another one",
+                home.name()
             ),
             _ => {}
         }
     }
-    Ok(Some(store))
+    Ok(Some((home, store)))
 }
 
 fn import(
     args: &Args,
     made_up: bool,
-    store: &EmbeddedRegistry,
+    store: &dyn RegistryStore,
     entries: Vec<Entry>,
     zone: &TimeZone,
     out: &mut impl Write,
@@ -142,7 +151,8 @@ fn import(
     let version = store.version()?;
     let now = super::now();
     let commanded = Commanded { changes: changes_by_commands(store)?, is_undone: args.undo_commands };
-    let difference = Difference::between(entries, now, &commanded, |kind, each| store.for_each(kind, each))?;
+    let difference =
+        Difference::between(entries, now, &commanded, |kind, mut each| store.for_each(kind, &mut each))?;
     print(&difference, out)?;
 
     let undoings: Vec<String> = difference.undoings.iter().map(|undoing| undoing.shown(zone)).collect();
@@ -184,7 +194,7 @@ fn import(
 }
 
 /// What single commands changed that no import has taken over.
-fn changes_by_commands(store: &EmbeddedRegistry) -> anyhow::Result<HashMap<EntryKey, CommandChange>> {
+fn changes_by_commands(store: &dyn RegistryStore) -> anyhow::Result<HashMap<EntryKey, CommandChange>> {
     let standing = store.standing_by_single_commands()?.into_iter();
     let changes = standing.map(|recorded| {
         let change = CommandChange {
@@ -201,7 +211,7 @@ fn changes_by_commands(store: &EmbeddedRegistry) -> anyhow::Result<HashMap<Entry
 fn write(
     args: &Args,
     made_up: bool,
-    store: &EmbeddedRegistry,
+    store: &dyn RegistryStore,
     version: u64,
     counts_from: Timestamp,
     entries: Vec<Entry>,

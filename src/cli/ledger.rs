@@ -10,7 +10,8 @@ use gatebell_engine::time::{Day, Timestamp};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::{Globals, open_books};
+use super::Globals;
+use crate::statement::OrderBook;
 
 /// Looks into the ledger.
 #[derive(Debug, clap::Args)]
@@ -72,10 +73,10 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 fn export(args: &ExportArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     ensure!(args.from <= args.to, "--from {} is after --to {}", args.from, args.to);
-    let directory = open_books::data_dir(globals)?;
-    let term = globals.term_of(&directory, args.term.as_deref())?;
+    let home = globals.home()?;
+    let term = globals.term_of(&home, args.term.as_deref())?;
     let zone = term.time_zone();
-    let books = open_books::books(&directory)?;
+    let books = home.books()?;
     let days = args.from..=args.to;
 
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -83,7 +84,7 @@ fn export(args: &ExportArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
         Some(pupil) => {
             let entries = books.entries_of_pupil(days, pupil)?;
             if entries.is_empty() {
-                ensure!(open_books::orders(&directory)?.has_pupil(pupil), "no pupil {pupil} on record");
+                ensure!(OrderBook::of(&home)?.has_pupil(pupil), "no pupil {pupil} on record");
             }
             for entry in entries {
                 print(&entry, zone, &mut out)?;

@@ -15,7 +15,6 @@ mod gateway_sim;
 mod import;
 mod ledger;
 mod notices;
-mod open_books;
 mod operator;
 mod order;
 mod protect;
@@ -24,6 +23,7 @@ mod registry_change;
 mod rejected;
 mod replay;
 mod serve;
+mod store;
 mod term;
 mod term_choice;
 mod token;
@@ -38,6 +38,7 @@ use gatebell_connectors::data_dir::DataDir;
 use gatebell_engine::time::Timestamp;
 
 use crate::config::{Configuration, ConfigurationMistakes, Draft};
+use crate::home::{CityClock, Home};
 use crate::start_check;
 use term_choice::ReadTerm;
 
@@ -96,6 +97,19 @@ impl Globals {
         Ok(configured.unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT)))
     }
 
+    /// Where the city lives, which must be there already: a new directory would hold none.
+    ///
+    /// # Errors
+    /// As [`Globals::configuration`]; when there is no data directory, or a secret of a shared city cannot be had.
+    pub(crate) fn home(&self) -> anyhow::Result<Home> {
+        let configuration = self.configuration()?;
+        let path = self.data_dir()?;
+        // In a shared city it only holds what a process has of its own.
+        let directory =
+            if configuration.cluster.is_some() { DataDir::open(&path)? } else { DataDir::existing(&path)? };
+        Home::of(&configuration, directory, CityClock::Real)
+    }
+
     /// What `gatebell serve` would start with: the configuration, and `term` or else the configured one.
     ///
     /// # Errors
@@ -112,8 +126,11 @@ impl Globals {
         };
         let read = read.and_then(|read| {
             // Without a usable directory nothing is known yet; what is wrong with it is told once, by the check.
-            if let Ok(directory) = DataDir::existing(&data) {
-                term_choice::refuse_other_meaning(&directory, &read.term)?;
+            if let (Ok(configuration), Ok(directory)) = (configured, DataDir::existing(&data)) {
+                // A shared city may not be there yet, or its keys; then nothing was billed either.
+                if let Ok(home) = Home::of(configuration, directory, CityClock::Real) {
+                    term_choice::refuse_other_meaning(&home, &read.term)?;
+                }
             }
             Ok(read)
         });
@@ -159,6 +176,8 @@ enum Command {
     Ledger(ledger::Args),
     /// Close a term: its bill becomes final
     Term(term::Args),
+    /// Ready the keyspace, the tables and the topics of a city on Kafka and ScyllaDB
+    Store(store::Args),
     /// Run the engine: take taps, send notices, take receipts
     Serve(serve::Args),
     /// Make, list and revoke the tokens with which readers' vendors report taps
@@ -188,6 +207,7 @@ impl Command {
             Self::Recount(args) => recount::run(args, globals),
             Self::Ledger(args) => ledger::run(args, globals),
             Self::Term(args) => term::run(args, globals),
+            Self::Store(args) => store::run(args, globals),
             Self::Serve(args) => serve::run(args, globals),
             Self::Token(args) => token::run(args, globals),
             Self::Rejected(args) => rejected::run(args, globals),

@@ -13,9 +13,9 @@ use gatebell_engine::notice::{Channel, NoticeKind};
 use gatebell_engine::term::Term;
 use gatebell_engine::time::{Day, Timestamp};
 
-use super::{Globals, now, open_books};
+use super::{Globals, now};
 use crate::cli::operator::operator;
-use crate::statement::{StatementLine, current_statement};
+use crate::statement::{OrderBook, StatementLine, current_statement};
 
 /// Shows what was sent about a pupil, to whom, when, what became of it, and the fee so far.
 #[derive(Debug, clap::Args)]
@@ -33,10 +33,10 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let directory = open_books::data_dir(globals)?;
-    let term = globals.term_of(&directory, args.term.as_deref())?;
-    let books = open_books::books(&directory)?;
-    let orders = open_books::orders(&directory)?;
+    let home = globals.home()?;
+    let term = globals.term_of(&home, args.term.as_deref())?;
+    let books = home.books()?;
+    let orders = OrderBook::of(&home)?;
     let days = args.day.map_or(term.first_day..=term.last_day, |day| day..=day);
     let entries = books.entries_of_pupil(days.clone(), &args.pupil)?;
     if entries.is_empty() && !orders.has_pupil(&args.pupil) {

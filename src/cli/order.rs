@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use gatebell_connectors::data_dir::DataDir;
 use gatebell_engine::ids::OrderId;
 use gatebell_engine::registry::{Entry, EntryKey, Order, OrderState};
 use gatebell_engine::time::{Stretch, Timestamp};
 
+use super::Globals;
 use super::registry_change::{By, Decided, RegistryOfCity};
-use super::{Globals, open_books};
 use crate::city::removal::cancelled;
+use crate::home::Home;
 
 /// Approves a paid SMS order, which is in force from then on, or cancels an order at once.
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ enum What {
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let city = RegistryOfCity::open(globals)?;
-    let closed = closed_term(city.directory(), globals)?;
+    let closed = closed_term(city.home(), globals)?;
     city.change(&args.by, |city, now| {
         let Some(Entry::Order(order)) = city.entry(&EntryKey::Order(args.order.clone()))? else {
             bail!("there is no order {}", args.order);
@@ -56,12 +56,12 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 /// What an approval means once the term's bill is final; `None` while it is not.
-fn closed_term(directory: &DataDir, globals: &Globals) -> anyhow::Result<Option<String>> {
-    if !directory.store().exists() {
+fn closed_term(home: &Home, globals: &Globals) -> anyhow::Result<Option<String>> {
+    if !home.has_store() {
         return Ok(None);
     }
-    let term = globals.term_of(directory, None)?;
-    let closed = open_books::books(directory)?.term(&term.name)?.closed;
+    let term = globals.term_of(home, None)?;
+    let closed = home.books()?.term(&term.name)?.closed;
     Ok(closed.map(|closed| {
         format!(
             "term {} was closed on {}: what this order brings in it is billed to nobody, and its bill stays as it is",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gatebell_engine::recount::Difference;
 
-use super::{EXIT_FOUND_OR_FAILED, Globals, open_books};
+use super::{EXIT_FOUND_OR_FAILED, Globals};
 
 /// A running engine writes the proof of a delivery and its charge one after the other. What differs between
 /// the two is looked at once more after this.
@@ -24,11 +24,11 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let directory = open_books::data_dir(globals)?;
-    let term = globals.term_of(&directory, args.term.as_deref())?;
-    let books = open_books::books(&directory)?;
+    let home = globals.home()?;
+    let term = globals.term_of(&home, args.term.as_deref())?;
+    let books = home.books()?;
     let mut differences = books.recount(&term.name)?;
-    if !differences.is_empty() && directory.engine_is_running()? {
+    if !differences.is_empty() && home.engine_is_running()? {
         std::thread::sleep(SECOND_LOOK_AFTER);
         let still: BTreeSet<Difference> = books.recount(&term.name)?.into_iter().collect();
         differences.retain(|difference| still.contains(difference));

@@ -2,17 +2,18 @@
 //! has it before the command returns.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::registry::{Applied, ChangeOrigin, EmbeddedRegistry};
+use gatebell_connectors::registry::{Applied, ChangeOrigin, RegistryStore};
 use gatebell_engine::ids::{GuardianId, PupilId, SchoolId};
 use gatebell_engine::registry::{CHANGE_LEAD, Entry, EntryKey, Guardian, Pupil, School};
 use gatebell_engine::time::Timestamp;
 
+use super::Globals;
 use super::operator::operator;
-use super::{Globals, open_books};
+use crate::home::Home;
 
 /// How long a command waits for the running engine, which follows the change table within a second.
 const WAIT_S_MAX: u64 = 30;
@@ -37,8 +38,8 @@ impl By {
 
 /// The registry that a command changes.
 pub(super) struct RegistryOfCity {
-    directory: DataDir,
-    store: EmbeddedRegistry,
+    home: Home,
+    store: Arc<dyn RegistryStore>,
 }
 
 /// A decision about the registry: the entries to write, or nothing when it is so already.
@@ -52,19 +53,17 @@ pub(super) struct Decided {
 }
 
 impl RegistryOfCity {
-    /// Opens the registry in the data directory, which must be there.
+    /// Opens the registry of the city, which must be there.
     pub(super) fn open(globals: &Globals) -> anyhow::Result<Self> {
-        let directory = DataDir::existing(&globals.data_dir()?)?;
-        let nothing_there = || open_books::no_city(&directory);
-        ensure!(directory.registry().exists(), nothing_there());
-        let store = EmbeddedRegistry::open(&directory)?;
-        ensure!(!store.is_empty()?, nothing_there());
-        Ok(Self { directory, store })
+        let home = globals.home()?;
+        ensure!(home.has_city()?, home.no_city());
+        let store = home.registry()?;
+        Ok(Self { home, store })
     }
 
-    /// The data directory that it lies in.
-    pub(super) fn directory(&self) -> &DataDir {
-        &self.directory
+    /// Where it lies.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
     }
 
     /// The value of `key`, removed or not.
@@ -73,8 +72,8 @@ impl RegistryOfCity {
     }
 
     /// Hands every entry of `kind` to `each`.
-    pub(super) fn for_each(&self, kind: &str, each: impl FnMut(Entry)) -> anyhow::Result<()> {
-        Ok(self.store.for_each(kind, each)?)
+    pub(super) fn for_each(&self, kind: &str, mut each: impl FnMut(Entry)) -> anyhow::Result<()> {
+        Ok(self.store.for_each(kind, &mut each)?)
     }
 
     /// The pupil called `id`.
@@ -111,7 +110,7 @@ impl RegistryOfCity {
     ) -> anyhow::Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let version = self.store.version()?;
-            let counts_from = counts_from(&self.store, version, 1)?;
+            let counts_from = counts_from(&*self.store, version, 1)?;
             let decided = decide(self, counts_from)?;
             let written = if decided.entries.is_empty() {
                 Some(version)
@@ -125,7 +124,7 @@ impl RegistryOfCity {
             for warning in decided.warnings {
                 writeln!(std::io::stderr(), "warning: {warning}")?;
             }
-            let effect = wait(&self.store, version, counts_from, Duration::from_secs(WAIT_S_MAX))
+            let effect = wait(&*self.store, version, counts_from, Duration::from_secs(WAIT_S_MAX))
                 .with_context(|| format!("recorded: {}", decided.message))?;
             writeln!(std::io::stdout(), "{}; {effect}", decided.message)?;
             return Ok(());
@@ -141,7 +140,7 @@ const ENTRIES_WRITTEN_PER_S: u64 = 20_000;
 /// has read it, so that no tap was decided without it that it counts for. Never before an earlier change, such as a large
 /// import that is still ahead.
 pub(super) fn counts_from(
-    store: &EmbeddedRegistry,
+    store: &dyn RegistryStore,
     version: u64,
     entries: usize,
 ) -> anyhow::Result<Timestamp> {
@@ -154,7 +153,7 @@ pub(super) fn counts_from(
 
 /// Waits until `version`, which counts from `counts_from` on, is in effect, for at most `timeout`, and says how.
 pub(super) fn wait(
-    store: &EmbeddedRegistry,
+    store: &dyn RegistryStore,
     version: u64,
     counts_from: Timestamp,
     timeout: Duration,

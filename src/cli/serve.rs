@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::term_choice::ReadTerm;
 use super::{Globals, tokio_runtime};
 use crate::config::{Configuration, LogFormat};
+use crate::home::{CityClock, Home};
 use crate::http::{Addresses, operations};
 use crate::known_terms::KnownTerms;
 use crate::logs;
@@ -52,8 +53,10 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let directory = DataDir::open(&globals.data_dir()?)?;
     let _lock = directory.lock_engine()?;
     KnownTerms::of(&directory).serve(&term, &text)?;
+    Home::prepare_for_start(&configuration, CityClock::Real)?;
+    let home = Home::of(&configuration, directory, CityClock::Real)?;
     let runtime = tokio_runtime()?;
-    let served = runtime.block_on(serve(&configuration, term, &directory, metrics));
+    let served = runtime.block_on(serve(&configuration, term, &home, metrics));
     runtime.shutdown_timeout(THREADS_STOP_MAX);
     served?;
     Ok(ExitCode::SUCCESS)
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 async fn serve(
     configuration: &Configuration,
     term: Term,
-    directory: &DataDir,
+    home: &Home,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
@@ -70,12 +73,13 @@ async fn serve(
     let today = term.day_of(super::now());
     let serves_today = term.days.contains(today);
     let clock = Arc::new(SystemClock::new());
-    let service = Service::start(configuration, directory, term, clock, metrics).await?;
+    let service = Service::start(configuration, home, term, clock, metrics).await?;
     let addresses = service.addresses();
-    let listeners_file = ListenersFile::write(directory.path(), addresses)?;
+    let listeners_file = ListenersFile::write(home.directory().path(), addresses)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        data = %directory.path().display(),
+        data = %home.directory().path().display(),
+        city = home.name(),
         term = %term_name,
         taps = %addresses.taps,
         callbacks = %addresses.callbacks,

@@ -7,9 +7,9 @@ use anyhow::bail;
 use gatebell_connectors::store::books::Closing;
 use gatebell_engine::billing::closes_from;
 
-use super::{Globals, now, open_books};
+use super::{Globals, now};
 use crate::cli::operator::operator;
-use crate::statement;
+use crate::statement::{self, OrderBook};
 
 /// Closes terms.
 #[derive(Debug, clap::Args)]
@@ -42,16 +42,16 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let directory = open_books::data_dir(globals)?;
-    let term = globals.term_of(&directory, Some(&args.term))?;
+    let home = globals.home()?;
+    let term = globals.term_of(&home, Some(&args.term))?;
     let now = now();
     let closes_from = closes_from(&term);
     let is_early = term.day_of(now) < closes_from;
     if is_early && !args.force {
         bail!("term {} can be closed from {closes_from} on; --force closes it now", term.name);
     }
-    let books = open_books::books(&directory)?;
-    let orders = open_books::orders(&directory)?;
+    let books = home.books()?;
+    let orders = OrderBook::of(&home)?;
     let closing = statement::close(&term, &orders, &*books, now, &operator(), is_early)?;
 
     let mut out = std::io::stdout().lock();

@@ -7,10 +7,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use gatebell_connectors::data_dir::DataDir;
 use gatebell_engine::term::Term;
 
-use super::{Globals, open_books};
+use super::Globals;
+use crate::home::Home;
 use crate::known_terms::KnownTerms;
 use crate::standard_error::say;
 
@@ -53,8 +53,8 @@ impl Globals {
     ///
     /// # Errors
     /// As [`Globals::load_term`]; when what is asked for means something else in `directory`.
-    pub(crate) fn term_of(&self, directory: &DataDir, asked: Option<&str>) -> anyhow::Result<Term> {
-        let known = KnownTerms::of(directory);
+    pub(crate) fn term_of(&self, home: &Home, asked: Option<&str>) -> anyhow::Result<Term> {
+        let known = KnownTerms::of(home.directory());
         if let Some(asked) = asked {
             // A term that was served here needs no file any more.
             let read = match (read(asked), known_by_name(&known, asked)?) {
@@ -62,12 +62,12 @@ impl Globals {
                 (Err(_), Some(term)) => return Ok(term),
                 (Err(error), None) => return Err(error),
             };
-            refuse_other_meaning(directory, &read)?;
+            refuse_other_meaning(home, &read)?;
             return Ok(read);
         }
         let Some(served) = known.served()? else { return self.load_term(None) };
         if !self.load_term(None).is_ok_and(|configured| configured == served) {
-            let (name, path) = (&served.name, directory.path().display());
+            let (name, path) = (&served.name, home.directory().path().display());
             say(format_args!(
                 "term {name}, as it is served on {path}; the configuration's is another, which --term would name"
             ));
@@ -101,17 +101,17 @@ pub(crate) fn read(name_or_file: &str) -> anyhow::Result<ReadTerm> {
 ///
 /// # Errors
 /// That it does, and what to do.
-pub(crate) fn refuse_other_meaning(directory: &DataDir, term: &Term) -> anyhow::Result<()> {
-    let known = KnownTerms::of(directory);
+pub(crate) fn refuse_other_meaning(home: &Home, term: &Term) -> anyhow::Result<()> {
+    let known = KnownTerms::of(home.directory());
     let name = &term.name;
     let Some(meant) = known.get(name)? else { return Ok(()) };
     if meant == *term {
         return Ok(());
     }
     let is_served = || anyhow::Ok(known.served()?.is_some_and(|served| served.name == *name));
-    let why = if was_billed(directory, name)? {
+    let why = if was_billed(home, name)? {
         "was billed"
-    } else if directory.engine_is_running()? && is_served()? {
+    } else if home.engine_is_running()? && is_served()? {
         "is being served"
     } else {
         return Ok(());
@@ -119,16 +119,16 @@ pub(crate) fn refuse_other_meaning(directory: &DataDir, term: &Term) -> anyhow::
     bail!(
         "term {name} {why} on {} and said something else then: give the new term a name of its own, \
          or take what it was, {}",
-        directory.path().display(),
+        home.name(),
         known.file_of(name).display()
     )
 }
 
-fn was_billed(directory: &DataDir, term: &str) -> anyhow::Result<bool> {
-    if !directory.store().exists() {
+fn was_billed(home: &Home, term: &str) -> anyhow::Result<bool> {
+    if !home.has_store() {
         return Ok(false);
     }
-    let books = open_books::books(directory)?.term(term)?;
+    let books = home.books()?.term(term)?;
     Ok(!books.delivered.is_empty() || !books.frozen.is_empty() || books.closed.is_some())
 }
 

@@ -6,16 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
 use comfy_table::{Table, presets};
-use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
-use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
-use gatebell_connectors::store::tokens::{TokenRecord, TokenScope, Tokens as _};
+use gatebell_connectors::store::tokens::{TokenRecord, TokenScope};
 use gatebell_engine::ids::SchoolId;
 use gatebell_engine::registry::EntryKey;
 use secrecy::ExposeSecret as _;
 
 use super::operator::operator;
 use super::{Globals, now};
+use crate::home::Home;
 use crate::standard_error::say;
 
 /// What to do with tokens.
@@ -46,15 +44,15 @@ enum Action {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let path = globals.data_dir()?;
+    let home = globals.home()?;
     match &args.action {
-        Action::Add { school, label } => add(&DataDir::existing(&path)?, school.as_ref(), label),
-        Action::List => list(&DataDir::existing(&path)?),
-        Action::Revoke { id } => revoke(&DataDir::existing(&path)?, *id),
+        Action::Add { school, label } => add(&home, school.as_ref(), label),
+        Action::List => list(&home),
+        Action::Revoke { id } => revoke(&home, *id),
     }
 }
 
-fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::Result<ExitCode> {
+fn add(home: &Home, school: Option<&SchoolId>, label: &str) -> anyhow::Result<ExitCode> {
     ensure!(
         !label.trim().is_empty(),
         "the token needs a label, such as the vendor's name: --label \"gates north\""
@@ -63,11 +61,11 @@ fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::R
     let scope = match school {
         None => TokenScope::City,
         Some(school) => {
-            warn_of_unknown(directory, school)?;
+            warn_of_unknown(home, school)?;
             TokenScope::School(school.clone())
         }
     };
-    let (record, token) = EmbeddedTokens::open(directory)?.add(&scope, label, &operator(), now())?;
+    let (record, token) = home.tokens()?.add(&scope, label, &operator(), now())?;
     // The token alone on standard output, so that a script can take it from there.
     writeln!(std::io::stdout(), "{}", token.expose_secret())?;
     say(format_args!("token {} for {}; it is not shown again", record.id, scope_name(&record.scope)));
@@ -75,8 +73,8 @@ fn add(directory: &DataDir, school: Option<&SchoolId>, label: &str) -> anyhow::R
 }
 
 /// A token may be made before its school is imported; until then its taps are not allowed.
-fn warn_of_unknown(directory: &DataDir, school: &SchoolId) -> anyhow::Result<()> {
-    let registry = EmbeddedRegistry::open(directory)?;
+fn warn_of_unknown(home: &Home, school: &SchoolId) -> anyhow::Result<()> {
+    let registry = home.registry()?;
     if registry.entry(&EntryKey::School(school.clone()))?.is_none() {
         say(format_args!(
             "warning: no school {school} is registered yet; its taps are not_allowed until it is imported"
@@ -85,12 +83,10 @@ fn warn_of_unknown(directory: &DataDir, school: &SchoolId) -> anyhow::Result<()>
     Ok(())
 }
 
-fn list(directory: &DataDir) -> anyhow::Result<ExitCode> {
+fn list(home: &Home) -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["id", "scope", "label", "made by", "made at", "revoked"]);
-    for TokenRecord { id, scope, label, made_by, made_at, revoked } in
-        EmbeddedTokens::open(directory)?.list()?
-    {
+    for TokenRecord { id, scope, label, made_by, made_at, revoked } in home.tokens()?.list()? {
         let revoked = revoked.map_or_else(|| "-".to_owned(), |at| at.to_string());
         table.add_row([id.to_string(), scope_name(&scope), label, made_by, made_at.to_string(), revoked]);
     }
@@ -98,8 +94,8 @@ fn list(directory: &DataDir) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn revoke(directory: &DataDir, id: u64) -> anyhow::Result<ExitCode> {
-    let revoked = EmbeddedTokens::open(directory)?.revoke(id, now()).context("cannot revoke the token")?;
+fn revoke(home: &Home, id: u64) -> anyhow::Result<ExitCode> {
+    let revoked = home.tokens()?.revoke(id, now()).context("cannot revoke the token")?;
     if !revoked {
         bail!("there is no valid token {id}; gatebell token list shows all");
     }

@@ -5,6 +5,7 @@
 //! each at its line. Secrets are never in the file: it names the file or the environment variable that has
 //! them.
 
+mod cluster;
 mod lanes;
 mod listeners;
 mod mistakes;
@@ -18,6 +19,7 @@ use anyhow::Context as _;
 use gatebell_engine::notice::Channel;
 use toml::de::DeTable;
 
+pub(crate) use cluster::{Cluster, Kafka, KafkaSecurity, ScramHash, Scylla, TlsFiles};
 pub(crate) use lanes::{Account, AppBackend, LaneLimits, MitakeGateway};
 pub(crate) use listeners::{CallbacksListener, MetricsListener, TapsListener};
 pub(crate) use mistakes::ConfigurationMistakes;
@@ -54,6 +56,8 @@ pub(crate) struct Configuration {
     pub(crate) app: Option<AppBackend>,
     /// The channels that have a lane in the file, with mistakes or without.
     pub(crate) channels: Vec<Channel>,
+    /// Kafka and ScyllaDB instead of the data directory; `None`: everything is embedded.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 /// What a file says, with its mistakes: what is wrong in it is left out or is the default.
@@ -162,9 +166,13 @@ impl Configuration {
                 .into_iter()
                 .filter_map(|(key, channel)| top.has(key).then_some(channel))
                 .collect(),
+            cluster: Cluster::read(&mut top),
         };
         top.only_one("gateway", "one SMS gateway: two lanes would share one channel");
         configuration.check_listeners(&mut top);
+        if let Some(cluster) = &configuration.cluster {
+            configuration.check_shared(cluster, &mut top);
+        }
         top.end();
         configuration
     }
@@ -192,6 +200,24 @@ impl Configuration {
 fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     let is_same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.port() != 0 && is_same_ip
+}
+
+impl Configuration {
+    /// What lanes need so that several processes may share them.
+    fn check_shared(&self, cluster: &Cluster, top: &mut Section<'_, '_>) {
+        for gateway in &self.gateways {
+            if let Some((field, rule)) = cluster.not_shareable(&gateway.limits) {
+                top.wrong_field("gateway", &format!("for {}: {field} of {rule}", gateway.name));
+            }
+            if gateway.callback_url.is_some() && gateway.callback_key.is_none() {
+                let rule = "callback_key_file or callback_key_env: any process may be called back";
+                top.wrong_field("gateway", &format!("for {}: {rule}", gateway.name));
+            }
+        }
+        if let Some((field, rule)) = self.app.as_ref().and_then(|app| cluster.not_shareable(&app.limits)) {
+            top.wrong_field("app", &format!("{field} of {rule}"));
+        }
+    }
 }
 
 impl City {
@@ -294,6 +320,40 @@ mod tests {
         assert!(drawn.contains("gateway[0].password: unknown key"), "{drawn}");
         assert!(drawn.contains("gateway[0].url: found a text that is not shown"), "{drawn}");
         assert!(!drawn.contains("hunter2"), "{drawn}");
+    }
+
+    #[test]
+    fn the_configuration_for_kafka_and_scylladb_has_no_mistakes() {
+        let text = include_str!("../../config/kafka-scylla.toml");
+        let cluster = Configuration::parse("kafka-scylla.toml", text).whole().unwrap().cluster.unwrap();
+        assert_eq!(cluster.kafka.security, KafkaSecurity::None);
+        assert_eq!((cluster.processes_max.get(), cluster.kafka.partitions.get()), (3, 12));
+    }
+
+    #[test]
+    fn mistakes_of_a_shared_city_are_named_too() {
+        let text = "[kafka]\nbootstrap = \"nowhere\"\nsecurity = \"scram\"\ntls_key = \"k.pem\"\n\
+            [cluster]\nprocesses_max = 9\n\
+            [[gateway]]\nname = \"sms\"\nkind = \"mitake\"\nurl = \"http://127.0.0.1:1/\"\nsimulator = true\n\
+            burst = 4\ncallback_url = \"http://127.0.0.1:8081\"\n";
+        let drawn = Configuration::parse("city.toml", text).whole().unwrap_err().drawn();
+        for expected in [
+            "scylla: missing",
+            "kafka.bootstrap: found \"nowhere\"",
+            "kafka.user: missing",
+            "kafka.password_file: missing",
+            "kafka.tls_key: found",
+            "cluster.contact_key_file: missing",
+        ] {
+            assert!(drawn.contains(expected), "{expected} in\n{drawn}");
+        }
+        let text = include_str!("../../config/kafka-scylla.toml")
+            .replace("burst = 6", "burst = 2")
+            .replace("callback_key_file = \"data/callback.key\"", "");
+        let drawn = Configuration::parse("city.toml", &text).whole().unwrap_err().drawn();
+        for expected in ["for mitake: burst of at least 3", "for mitake: callback_key_file"] {
+            assert!(drawn.contains(expected), "{expected} in\n{drawn}");
+        }
     }
 
     #[test]

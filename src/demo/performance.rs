@@ -6,14 +6,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::store::books::Books;
-use gatebell_connectors::store::embedded::books::EmbeddedBooks;
 use gatebell_engine::billing::BillLine;
 use gatebell_engine::ledger::{Event, LedgerEntry};
 use gatebell_engine::notice::Channel;
 use gatebell_engine::term::Term;
 use gatebell_engine::time::Day;
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, endings};
@@ -24,8 +23,9 @@ use super::page::{Page, count};
 use super::player::play;
 use super::progress::{self, Watched, step};
 use super::report::{self, Findings};
-use super::stage::{self, Pace, Stage};
+use super::stage::{self, Pace, Servers, Stage};
 use super::story::Records;
+use crate::home::Home;
 use crate::standard_error::say;
 use crate::statement::{OrderBook, statement};
 
@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) speed: f64,
     /// Where to keep the data: empty or not there.
     pub(crate) data: PathBuf,
+    /// Kafka and the CQL store, when the city is not to live in `data` alone.
+    pub(crate) servers: Option<Servers>,
 }
 
 /// How it ended.
@@ -77,11 +79,12 @@ pub(crate) async fn perform(
     introduce(plan, &city, pace);
 
     step(&format!("making the city in {} and importing it", plan.data.display()));
-    let prepared = stage::prepare(&city, &plan.data, &term)?;
+    let setting = (plan.city, pace, plan.servers.as_ref());
+    let prepared = stage::prepare(&city, &plan.data, &term, setting).await?;
     step("starting the gateway simulator, the engine and its HTTP listeners");
-    let directory = prepared.directory.clone();
-    let stage = Stage::set(prepared, term.clone(), plan.city, pace).await?;
-    let books = EmbeddedBooks::open(&directory)?;
+    let home = prepared.home.clone();
+    let stage = Stage::set(prepared, term.clone(), pace).await?;
+    let books = block_in_place(|| home.books())?;
 
     step(&format!("the morning begins; operators look at {}", stage.metrics_url()));
     let stop_watching = CancellationToken::new();
@@ -102,7 +105,7 @@ pub(crate) async fn perform(
     let uploads = Arc::new(uploads);
     let played = play(Arc::clone(&uploads), &stage.gate(), stage.clock(), answered, stop.clone()).await;
     if played.is_ok() {
-        settle(&stage, &books, &stop).await?;
+        settle(&stage, &*books, &stop).await?;
     }
     stop_watching.cancel();
     watching.await.context("the progress display failed")??;
@@ -115,9 +118,9 @@ pub(crate) async fn perform(
     }
 
     step("reading the books");
-    let entries = ledger(&books)?;
-    let recount = books.recount(&term.name)?;
-    let bill = bill(&directory, &term, &books)?;
+    let (entries, recount, bill) = block_in_place(|| {
+        anyhow::Ok((ledger(&*books)?, books.recount(&term.name)?, bill(&home, &term, &*books)?))
+    })?;
     let findings = Findings {
         account: Account {
             city: &city,
@@ -175,7 +178,10 @@ async fn settle(stage: &Stage, books: &dyn Books, stop: &CancellationToken) -> a
     let deadline = Instant::now() + SETTLE_MAX;
     while !stop.is_cancelled() && Instant::now() < deadline {
         tokio::time::sleep(SETTLE_LOOK).await;
-        if stage.is_idle() && stage.gateway_has_told_everything().await && is_settled(&ledger(books)?) {
+        if stage.is_idle()
+            && stage.gateway_has_told_everything().await
+            && is_settled(&block_in_place(|| ledger(books))?)
+        {
             break;
         }
     }
@@ -190,14 +196,14 @@ fn is_settled(entries: &[LedgerEntry]) -> bool {
     charged == delivered && endings(entries).values().all(super::account::Ending::is_over)
 }
 
-/// The ledger of the day, read from disk.
+/// The ledger of the day, read from the store.
 fn ledger(books: &dyn Books) -> anyhow::Result<Vec<LedgerEntry>> {
     let day = Day::from_date(FIRST_DAY);
     Ok(books.entries(day..=day)?.collect::<Result<_, _>>()?)
 }
 
-fn bill(directory: &DataDir, term: &Term, books: &dyn Books) -> anyhow::Result<Vec<BillLine>> {
-    let orders = OrderBook::read(directory)?;
+fn bill(home: &Home, term: &Term, books: &dyn Books) -> anyhow::Result<Vec<BillLine>> {
+    let orders = OrderBook::of(home)?;
     let statement = statement(term, &orders, &books.term(&term.name)?);
     Ok(statement.lines.into_iter().map(|it| it.line).collect())
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use gatebell_connectors::data_dir::{DataDir, EngineLock};
-use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
-use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
-use gatebell_connectors::store::tokens::{TokenScope, Tokens as _};
+use gatebell_connectors::store::tokens::TokenScope;
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
@@ -24,6 +22,7 @@ use super::morning::{BEGINS, instant};
 use super::player::Gate;
 use crate::city;
 use crate::config::Configuration;
+use crate::home::{CityClock, Home};
 use crate::http::operations;
 use crate::service::Service;
 
@@ -63,18 +62,34 @@ impl Pace {
     }
 }
 
-/// The directory with the made-up city, imported.
+/// Servers for a demo on Kafka and ScyllaDB, each as `host:port`.
+#[derive(Debug, Clone)]
+pub(crate) struct Servers {
+    pub(crate) kafka: String,
+    pub(crate) cql: String,
+}
+
+/// The made-up city, imported, and the gateway simulator that its configuration names.
 pub(crate) struct Prepared {
-    pub(crate) directory: DataDir,
+    pub(crate) home: Home,
+    configuration: Configuration,
+    gateway: GatewaySim,
     lock: EngineLock,
     gate_token: String,
 }
 
-/// Writes the city into `dir` (which must be empty or not there), reads it back, and imports it.
+/// Writes the city into `dir` (which must be empty or not there), reads it back, and imports it; on `servers`, where there
+/// are any, under a name that no other demo has.
 ///
 /// # Errors
-/// When the directory has something in it, or cannot be written.
-pub(crate) fn prepare(city: &City, dir: &Path, term: &Term) -> anyhow::Result<Prepared> {
+/// When the directory has something in it, or cannot be written; when a server does not answer.
+pub(crate) async fn prepare(
+    city: &City,
+    dir: &Path,
+    term: &Term,
+    setting: (CityPlan, Pace, Option<&Servers>),
+) -> anyhow::Result<Prepared> {
+    let (plan, pace, servers) = setting;
     if dir.exists() && std::fs::read_dir(dir).with_context(|| dir.display().to_string())?.next().is_some() {
         bail!(
             "{} is not empty: the demo makes a city of its own and needs a directory of its own",
@@ -89,12 +104,19 @@ pub(crate) fn prepare(city: &City, dir: &Path, term: &Term) -> anyhow::Result<Pr
     if let Some(mistake) = reading.findings.mistakes.first() {
         bail!("the made-up city has a mistake, which is a defect of the demo: {mistake}");
     }
-    let registry = EmbeddedRegistry::open(&directory)?;
-    registry.mark_made_up()?;
-    registry.apply(reading.entries, Timestamp::MIN, WHO)?;
-    let tokens = EmbeddedTokens::open(&directory)?;
-    let (_, token) = tokens.add(&TokenScope::City, "the demo's readers", WHO, instant(BEGINS))?;
-    Ok(Prepared { directory, lock, gate_token: token.expose_secret().to_owned() })
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let gateway = GatewaySim::start(simulator(plan.seed, pace), loopback).await?;
+    let configuration = configuration(dir, &gateway, plan.pupils, pace, servers)?;
+    let (home, gate_token) = tokio::task::block_in_place(|| {
+        Home::prepare_for_start(&configuration, CityClock::MadeUp)?;
+        let home = Home::of(&configuration, directory, CityClock::MadeUp)?;
+        let registry = home.registry()?;
+        registry.mark_made_up()?;
+        registry.apply(reading.entries, Timestamp::MIN, WHO)?;
+        let (_, token) = home.tokens()?.add(&TokenScope::City, "the demo's readers", WHO, instant(BEGINS))?;
+        anyhow::Ok((home, token.expose_secret().to_owned()))
+    })?;
+    Ok(Prepared { home, configuration, gateway, lock, gate_token })
 }
 
 /// The simulator as the demo wants it: no milder than in its own file, but quicker with receipts, so that nobody waits
@@ -115,7 +137,13 @@ pub(crate) fn simulator(seed: u64, pace: Pace) -> SimConfig {
 }
 
 /// The service's configuration against the simulator, as a file beside the data.
-fn configuration(dir: &Path, sim: &GatewaySim, pupils: usize, pace: Pace) -> anyhow::Result<Configuration> {
+fn configuration(
+    dir: &Path,
+    sim: &GatewaySim,
+    pupils: usize,
+    pace: Pace,
+    servers: Option<&Servers>,
+) -> anyhow::Result<Configuration> {
     let Pace { rate_per_s, burst, batch_max, .. } = pace;
     let text = format!(
         r#"# What the demo ran with.
@@ -145,12 +173,16 @@ batch_max = {batch_max}
 submit_timeout_s = 2
 poll_after_s = 10
 callback_url = "http://127.0.0.1:0"
-
+{callback_key}
 [app]
 url = "{app}"
 simulator = true
 submit_timeout_s = 2
-"#,
+{shared}"#,
+        shared = servers.map(|servers| shared_tables(dir, servers)).transpose()?.unwrap_or_default(),
+        callback_key = servers
+            .map(|_| format!("callback_key_file = \"{}/callback.key\"\n", dir.display()))
+            .unwrap_or_default(),
         data = dir.display(),
         sms = sim.mitake_url(),
         app = sim.app_url(),
@@ -158,6 +190,37 @@ submit_timeout_s = 2
     let file = dir.join("gatebell.toml");
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(Configuration::draft(&file)?.whole()?)
+}
+
+/// The tables that make the city a shared one, of this one process.
+fn shared_tables(dir: &Path, servers: &Servers) -> anyhow::Result<String> {
+    let mut bytes = [0; 6];
+    getrandom::fill(&mut bytes).context("the system gives no random bytes")?;
+    let name = format!("demo_{}", hex::encode(bytes));
+    Ok(format!(
+        r#"
+[kafka]
+bootstrap = "{kafka}"
+topic_prefix = "{name}"
+group = "{name}"
+partitions = 4
+replication = 1
+
+[scylla]
+nodes = ["{cql}"]
+keyspace = "{name}"
+datacenter = "datacenter1"
+replication = 1
+migrate_at_start = true
+
+[cluster]
+processes_max = 1
+contact_key_file = "{data}/contact.key"
+"#,
+        kafka = servers.kafka,
+        cql = servers.cql,
+        data = dir.display(),
+    ))
 }
 
 /// Everything that runs.
@@ -171,23 +234,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts the simulator and the service. The city's clock starts now.
+    /// Starts the service. The city's clock starts now.
     ///
     /// # Errors
     /// When a port cannot be had, or a part cannot be set up.
-    pub(crate) async fn set(
-        prepared: Prepared,
-        term: Term,
-        plan: CityPlan,
-        pace: Pace,
-    ) -> anyhow::Result<Self> {
-        let Prepared { directory, lock, gate_token } = prepared;
-        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let gateway = GatewaySim::start(simulator(plan.seed, pace), loopback).await?;
-        let configuration = configuration(directory.path(), &gateway, plan.pupils, pace)?;
+    pub(crate) async fn set(prepared: Prepared, term: Term, pace: Pace) -> anyhow::Result<Self> {
+        let Prepared { home, configuration, gateway, lock, gate_token } = prepared;
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(instant(BEGINS), pace.speed));
         let metrics = operations::install_recorder()?;
-        let service = Service::start(&configuration, &directory, term, Arc::clone(&clock), metrics).await?;
+        let service = Service::start(&configuration, &home, term, Arc::clone(&clock), metrics).await?;
         let gate = Gate { url: format!("http://{}/v1/taps", service.addresses().taps), token: gate_token };
         Ok(Self { clock, gate, gateway, service, _lock: lock })
     }

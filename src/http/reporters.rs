@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
-use gatebell_connectors::store::tokens::{TokenScope, Tokens as _};
+use gatebell_connectors::store::tokens::{TokenScope, Tokens};
 use gatebell_engine::ids::SchoolId;
 use gatebell_engine::index::RegistryIndex;
 use gatebell_engine::runtime::status::Status;
@@ -13,7 +12,7 @@ use super::taps::{LookUpFailed, Reporters};
 
 /// The store's tokens and the engine's index.
 pub(crate) struct StoredReporters {
-    tokens: EmbeddedTokens,
+    tokens: Arc<dyn Tokens>,
     index: Arc<RegistryIndex>,
     engine: Arc<Status>,
 }
@@ -21,7 +20,7 @@ pub(crate) struct StoredReporters {
 impl StoredReporters {
     /// Asks `tokens` at every request, so that a revoked token is refused from the next one on; and `index`
     /// for readers, once `engine` has read the registry into it.
-    pub(crate) fn new(tokens: EmbeddedTokens, index: Arc<RegistryIndex>, engine: Arc<Status>) -> Self {
+    pub(crate) fn new(tokens: Arc<dyn Tokens>, index: Arc<RegistryIndex>, engine: Arc<Status>) -> Self {
         Self { tokens, index, engine }
     }
 }

@@ -45,10 +45,22 @@ impl Secrets {
         let mut secrets = Self { accounts: BTreeMap::new(), callback_keys: BTreeMap::new(), app_key: None };
         let mut troubles = Vec::new();
         let mut note = |whose: String, trouble: anyhow::Error| troubles.push(format!("{whose}: {trouble:#}"));
+        let cluster = configuration.cluster.as_ref();
+        let is_made_later = |source: &SecretSource| cluster.is_some_and(|cluster| cluster.makes(source));
+        for (whose, source) in cluster.iter().flat_map(|cluster| cluster.secrets()) {
+            if let Err(trouble) = source.fetch()
+                && !is_made_later(source)
+            {
+                note(whose, trouble.into());
+            }
+        }
         for gateway in &configuration.gateways {
             match account(gateway) {
                 Ok(account) => drop(secrets.accounts.insert(gateway.name.clone(), account)),
                 Err(trouble) => note(format!("password of gateway {}", gateway.name), trouble),
+            }
+            if gateway.callback_key.as_ref().is_some_and(is_made_later) {
+                continue;
             }
             match callback_keys(gateway.callback_key.as_ref(), directory) {
                 Ok(keys) => secrets.callback_keys.extend(keys.map(|keys| (gateway.name.clone(), keys))),
@@ -104,7 +116,7 @@ fn callback_keys(
 }
 
 /// Makes a key in `file`, readable by its owner only, unless there is one.
-fn make_key(file: &Path) -> anyhow::Result<()> {
+pub(crate) fn make_key(file: &Path) -> anyhow::Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let mut made = match made {
         Ok(made) => made,

@@ -47,6 +47,10 @@ impl TapIntake for KeptTaps {
             Answer::Never => std::future::pending().await,
         }
     }
+
+    fn waiting_taps(&self) -> usize {
+        0
+    }
 }
 
 #[derive(Default)]

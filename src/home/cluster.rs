@@ -1,0 +1,288 @@
+//! A city on Kafka and ScyllaDB, shared by several processes.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context as _, bail};
+use gatebell_connectors::kafka::{self, KafkaSettings, ScramMechanism, Security, Tls};
+use gatebell_connectors::receipts::kafka::KafkaReceiptLog;
+use gatebell_connectors::registry::kafka::{KafkaRegistry, KafkaRegistryFeed, Processes};
+use gatebell_connectors::registry::{ProcessReports as _, RegistryStore};
+use gatebell_connectors::sealing::ContactKey;
+use gatebell_connectors::store::books::Books;
+use gatebell_connectors::store::cql::books::CqlBooks;
+use gatebell_connectors::store::cql::commands::CqlCommands;
+use gatebell_connectors::store::cql::ledger::CqlLedger;
+use gatebell_connectors::store::cql::offsets::CqlOffsets;
+use gatebell_connectors::store::cql::process_reports::CqlProcessReports;
+use gatebell_connectors::store::cql::receipt_progress::CqlReceiptProgress;
+use gatebell_connectors::store::cql::schema::migrate;
+use gatebell_connectors::store::cql::seats::CqlSeats;
+use gatebell_connectors::store::cql::session::CqlSession;
+use gatebell_connectors::store::cql::settings::{CqlCredentials, CqlSettings, CqlTimeouts};
+use gatebell_connectors::store::cql::tokens::CqlTokens;
+use gatebell_connectors::store::tokens::Tokens;
+use gatebell_connectors::tap_log::kafka::{IntakeLimits, KafkaRejectedLog, KafkaTapIntake, KafkaTapLog};
+use gatebell_engine::ledger::OwnerToken;
+use gatebell_engine::ports::clock::Clock;
+use tokio::runtime::Runtime;
+
+use super::{Backing, CityClock};
+use crate::config::{
+    Cluster, Configuration, Kafka, KafkaSecurity, ScramHash, Scylla, SecretSource, TlsFiles,
+};
+use crate::wiring::make_callback_key;
+
+/// Threads that drive the connections of a process to the store: they wait much and work little.
+const STORE_THREADS: usize = 2;
+
+/// See the module. Connects when first asked.
+pub(crate) struct SharedCity {
+    kafka: KafkaSettings,
+    cql: CqlSettings,
+    contact_key: ContactKey,
+    processes_max: NonZeroU32,
+    session: OnceLock<Arc<CqlSession>>,
+    commands: OnceLock<Arc<CqlCommands>>,
+    runtime: StoreRuntime,
+}
+
+/// Drives the connections to the store, for as long as anybody uses the city. Ends in the background, since the last user
+/// may be an async task, which must not wait.
+struct StoreRuntime(Option<Runtime>);
+
+impl StoreRuntime {
+    fn start() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(STORE_THREADS)
+            .thread_name("store")
+            .enable_all()
+            .build()
+            .context("cannot start the threads for the store")?;
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Deref for StoreRuntime {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for StoreRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What was made that had been missing.
+pub(crate) struct Prepared {
+    /// The version that the keyspace had; 0 when it was empty.
+    pub(crate) schema_from: i32,
+    /// The version that it has now.
+    pub(crate) schema_to: i32,
+    /// Key files that were made.
+    pub(crate) keys: Vec<String>,
+}
+
+impl SharedCity {
+    /// The city that `configured` names. Nothing is asked of a server yet.
+    pub(super) fn of(configured: &Cluster, clock: CityClock) -> anyhow::Result<Self> {
+        let contact_key = configured.contact_key.fetch().context("the contact key")?;
+        Ok(Self {
+            kafka: kafka_settings(&configured.kafka, clock)?,
+            cql: cql_settings(&configured.scylla)?,
+            contact_key: ContactKey::parse(&contact_key)?,
+            processes_max: configured.processes_max,
+            session: OnceLock::new(),
+            commands: OnceLock::new(),
+            runtime: StoreRuntime::start()?,
+        })
+    }
+
+    /// Makes keyspace, tables and topics where they are missing, and in an empty keyspace the key files that the
+    /// configuration names.
+    ///
+    /// # Errors
+    /// When something cannot be made, or a key is missing with which others have sealed already.
+    pub(crate) fn prepare(
+        configured: &Cluster,
+        configuration: &Configuration,
+        clock: CityClock,
+    ) -> anyhow::Result<Prepared> {
+        let runtime = StoreRuntime::start()?;
+        let migration = runtime.block_on(migrate(&cql_settings(&configured.scylla)?))?;
+        let mut keys = Vec::new();
+        let mut make = |source: &SecretSource, make: &dyn Fn(&Path) -> anyhow::Result<()>| {
+            let SecretSource::File(file) = source else { return anyhow::Ok(()) };
+            if file.exists() {
+                return Ok(());
+            }
+            if migration.from > 0 {
+                bail!(
+                    "there is no key file {}, and the keyspace {} is in use: copy the file from a machine that has it",
+                    file.display(),
+                    configured.scylla.keyspace
+                );
+            }
+            if let Some(folder) = file.parent() {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot make {}", folder.display()))?;
+            }
+            make(file)?;
+            keys.push(file.display().to_string());
+            Ok(())
+        };
+        make(&configured.contact_key, &|file| Ok(ContactKey::make(file)?))?;
+        for source in configuration.gateways.iter().filter_map(|gateway| gateway.callback_key.as_ref()) {
+            make(source, &|file| make_callback_key(file))?;
+        }
+        runtime.block_on(kafka::prepare_topics(&kafka_settings(&configured.kafka, clock)?))?;
+        Ok(Prepared { schema_from: migration.from, schema_to: migration.to, keys })
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("keyspace {} and the topics {}.*", self.cql.keyspace, self.kafka.topic_prefix)
+    }
+
+    fn session(&self) -> anyhow::Result<Arc<CqlSession>> {
+        if let Some(session) = self.session.get() {
+            return Ok(Arc::clone(session));
+        }
+        let session = self.runtime.block_on(CqlSession::open(&self.cql))?;
+        Ok(Arc::clone(self.session.get_or_init(|| session)))
+    }
+
+    fn reports(&self) -> anyhow::Result<Arc<CqlProcessReports>> {
+        Ok(Arc::new(self.runtime.block_on(CqlProcessReports::new(self.session()?))?))
+    }
+
+    pub(super) fn engine_is_running(&self) -> anyhow::Result<bool> {
+        let reports = self.reports()?;
+        Ok(!self.runtime.block_on(reports.live())?.is_empty())
+    }
+
+    pub(super) fn registry(&self) -> anyhow::Result<Arc<dyn RegistryStore>> {
+        self.runtime.block_on(kafka::existing_topics(&self.kafka))?;
+        let processes = Processes { reports: self.reports()?, runtime: self.runtime.handle().clone() };
+        Ok(Arc::new(KafkaRegistry::new(&self.kafka, self.contact_key.clone(), processes)?))
+    }
+
+    pub(super) fn books(&self) -> anyhow::Result<Arc<dyn Books>> {
+        Ok(Arc::new(CqlBooks::open(self.commands()?)?))
+    }
+
+    pub(super) fn tokens(&self) -> anyhow::Result<Arc<dyn Tokens>> {
+        Ok(Arc::new(CqlTokens::open(self.commands()?)?))
+    }
+
+    fn commands(&self) -> anyhow::Result<Arc<CqlCommands>> {
+        if let Some(commands) = self.commands.get() {
+            return Ok(Arc::clone(commands));
+        }
+        let commands = CqlCommands::open(&self.cql)?;
+        Ok(Arc::clone(self.commands.get_or_init(|| commands)))
+    }
+
+    pub(super) fn backing(
+        &self,
+        configuration: &Configuration,
+        owner: OwnerToken,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Backing> {
+        let mut kafka = self.kafka.clone();
+        let cluster = self.runtime.block_on(kafka::prepare_topics(&kafka))?;
+        kafka.made_up_city = kafka.made_up_city || self.registry()?.is_made_up()?;
+        let session = self.session()?;
+        let reports = self.reports()?;
+        let rejected = Arc::new(KafkaRejectedLog::new(&kafka)?);
+        let limits =
+            IntakeLimits { queue_taps_max: configuration.tap_log.queue_taps_max, ..IntakeLimits::default() };
+        let intake = KafkaTapIntake::new(&kafka, limits, Arc::clone(&clock))?;
+        let log = cluster.log_name(&kafka.taps_topic());
+        let owner_name = format!("{:032x}", owner.0);
+        self.runtime.block_on(async {
+            let ledger = CqlLedger::new(Arc::clone(&session), &log).await?;
+            let offsets = Arc::new(CqlOffsets::new(Arc::clone(&session), &log).await?);
+            let progress = Arc::new(CqlReceiptProgress::new(Arc::clone(&session), &log).await?);
+            let seats = CqlSeats::new(session, self.processes_max.get()).await?;
+            let feed = KafkaRegistryFeed::new(
+                &kafka,
+                self.contact_key.clone(),
+                reports,
+                &owner_name,
+                Arc::clone(&clock),
+            )?;
+            Ok(Backing {
+                tap_log: Box::new(KafkaTapLog::open(&kafka, &cluster, clock, Some(offsets)).await?),
+                intake: Arc::new(intake),
+                ledger: Arc::new(ledger),
+                receipts: Arc::new(KafkaReceiptLog::new(&kafka, progress)?),
+                rejected,
+                registry: Box::new(feed),
+                seats: Arc::new(seats),
+                shared_by: self.processes_max,
+            })
+        })
+    }
+}
+
+fn kafka_settings(configured: &Kafka, clock: CityClock) -> anyhow::Result<KafkaSettings> {
+    Ok(KafkaSettings {
+        bootstrap: configured.bootstrap.clone(),
+        topic_prefix: configured.topic_prefix.clone(),
+        group: configured.group.clone(),
+        security: security(&configured.security)?,
+        partitions: configured.partitions,
+        replication: configured.replication,
+        retention: configured.retention,
+        made_up_city: clock == CityClock::MadeUp,
+        session_timeout: configured.session_timeout,
+    })
+}
+
+fn security(configured: &KafkaSecurity) -> anyhow::Result<Security> {
+    let files = |files: &TlsFiles| Tls {
+        authorities: files.authorities.clone(),
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+    };
+    Ok(match configured {
+        KafkaSecurity::None => Security::Plain,
+        KafkaSecurity::Tls(tls) => Security::Tls(files(tls)),
+        KafkaSecurity::Scram { user, password, hash, tls } => Security::Scram {
+            user: user.clone(),
+            password: password.fetch().context("the password of Kafka")?,
+            mechanism: match hash {
+                ScramHash::Sha256 => ScramMechanism::Sha256,
+                ScramHash::Sha512 => ScramMechanism::Sha512,
+            },
+            tls: tls.as_ref().map(files),
+        },
+    })
+}
+
+fn cql_settings(configured: &Scylla) -> anyhow::Result<CqlSettings> {
+    let credentials = match &configured.credentials {
+        None => None,
+        Some((user, password)) => {
+            let password = password.fetch().context("the password of ScyllaDB")?;
+            Some(CqlCredentials { user: user.clone(), password })
+        }
+    };
+    Ok(CqlSettings {
+        contact_points: configured.nodes.clone(),
+        keyspace: configured.keyspace.clone(),
+        local_datacenter: configured.datacenter.clone(),
+        replication: BTreeMap::from_iter(configured.replication.clone()),
+        credentials,
+        timeouts: CqlTimeouts::default(),
+    })
+}
