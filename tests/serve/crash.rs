@@ -20,7 +20,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(60);
 const MOMENTS: [usize; 4] = [1, 40, 110, 200];
 
 /// A gateway that loses answers after it has taken messages, and repeats and shuffles receipts.
-fn nasty() -> SimConfig {
+pub(crate) fn nasty() -> SimConfig {
     let gentle = gentle();
     SimConfig {
         faults: Faults {
@@ -36,7 +36,7 @@ fn nasty() -> SimConfig {
 }
 
 /// What parents and the bill see of an entry that ends a notice or charges it.
-fn seen_by_parents(ledger: &[Value]) -> BTreeSet<String> {
+pub(crate) fn seen_by_parents(ledger: &[Value]) -> BTreeSet<String> {
     ledger
         .iter()
         .filter(|line| !matches!(line["entry"].as_str().unwrap(), "claimed" | "submitted"))

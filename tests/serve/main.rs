@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod crash;
+mod front;
 mod privacy;
 mod process;
 mod town;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatebell_gateway_sim::GatewaySim;
@@ -24,7 +25,49 @@ pub(crate) struct Station {
     pub(crate) data: PathBuf,
     pub(crate) configuration: PathBuf,
     pub(crate) token: String,
-    folder: tempfile::TempDir,
+    log: PathBuf,
+    folder: Arc<tempfile::TempDir>,
+}
+
+/// What several processes share beside the town: topics, a keyspace and keys of this test alone.
+pub(crate) struct Shared {
+    processes_max: usize,
+    session_timeout: Duration,
+    callbacks: SocketAddr,
+    name: String,
+}
+
+impl Shared {
+    /// Gateways call back to `callbacks`, whichever process submitted.
+    pub(crate) fn new(processes_max: usize, session_timeout: Duration, callbacks: SocketAddr) -> Self {
+        let mut bytes = [0; 6];
+        getrandom::fill(&mut bytes).unwrap();
+        let name = format!("test_{}", hex::encode(bytes));
+        Self { processes_max, session_timeout, callbacks, name }
+    }
+
+    fn tables(&self, folder: &Path) -> String {
+        let address = |variable: &str, otherwise: &str| {
+            let address = std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
+            assert!(
+                std::net::TcpStream::connect(&address).is_ok(),
+                "nothing at {address}: run dev/services up"
+            );
+            address
+        };
+        format!(
+            "[kafka]\nbootstrap = \"{kafka}\"\ntopic_prefix = \"{name}\"\ngroup = \"{name}\"\npartitions = 12\n\
+             replication = 1\nsession_timeout_s = {session_s}\n\
+             [scylla]\nnodes = [\"{cql}\"]\nkeyspace = \"{name}\"\ndatacenter = \"datacenter1\"\nreplication = 1\n\
+             [cluster]\nprocesses_max = {processes_max}\ncontact_key_file = {contact_key:?}\n",
+            kafka = address("GATEBELL_TEST_KAFKA", "127.0.0.1:19092"),
+            cql = address("GATEBELL_TEST_CQL", "127.0.0.1:19042"),
+            name = self.name,
+            session_s = self.session_timeout.as_secs(),
+            processes_max = self.processes_max,
+            contact_key = folder.join("contact.key"),
+        )
+    }
 }
 
 impl Station {
@@ -42,12 +85,52 @@ impl Station {
         let folder = tempfile::tempdir().unwrap();
         let town = Town::of(pupils, folder.path());
         let configuration = folder.path().join("gatebell.toml");
-        fs::write(&configuration, configuration_of(sim, &town, more)).unwrap();
-        let data = folder.path().join("data");
-        std::fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
-        let mut station = Self { town, data, configuration, token: String::new(), folder };
+        fs::write(&configuration, configuration_of(sim, &town, "http://127.0.0.1:0", more)).unwrap();
+        let mut station = Self::on(folder, town, configuration);
         station.token = station.new_token(&[]);
         station
+    }
+
+    /// As [`Station::of`], in topics and a keyspace of its own, with room for other processes beside it.
+    pub(crate) fn sharing(pupils: usize, sim: &GatewaySim, shared: &Shared) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let town = Town::of(pupils, folder.path());
+        let configuration = folder.path().join("gatebell.toml");
+        let callback_url = format!("http://{}", shared.callbacks);
+        let callback_key = folder.path().join("callback.key");
+        let gateway = format!(
+            "submit_timeout_s = 1\nrate_per_s = 60\nburst = 60\ncallback_key_file = {callback_key:?}"
+        );
+        let text = configuration_of(sim, &town, &callback_url, &[("gateway", gateway.as_str())]);
+        fs::write(&configuration, text + &shared.tables(folder.path())).unwrap();
+        let mut station = Self::on(folder, town, configuration);
+        for command in [
+            ["store", "migrate"].as_slice(),
+            &["import", "--made-up", station.town.directory.to_str().unwrap()],
+        ] {
+            let done = station.gatebell(command);
+            assert!(done.status.success(), "{}", printed(&done));
+        }
+        station.token = station.new_token(&[]);
+        station
+    }
+
+    fn on(folder: tempfile::TempDir, town: Town, configuration: PathBuf) -> Self {
+        let (data, log) = (folder.path().join("data"), folder.path().join("serve.log"));
+        fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
+        Self { town, data, configuration, token: String::new(), log, folder: Arc::new(folder) }
+    }
+
+    /// The same city, seen by another process: with a data directory and a log of its own.
+    pub(crate) fn another(&self, name: &str) -> Self {
+        Self {
+            town: self.town.clone(),
+            data: self.folder.path().join(name),
+            configuration: self.configuration.clone(),
+            token: self.token.clone(),
+            log: self.folder.path().join(format!("{name}.log")),
+            folder: Arc::clone(&self.folder),
+        }
     }
 
     pub(crate) fn new_token(&self, more: &[&str]) -> String {
@@ -95,12 +178,16 @@ impl Station {
         }
         let content: Value = serde_json::from_slice(&fs::read(&listeners).unwrap()).unwrap();
         let address = |surface: &str| content[surface].as_str().unwrap().parse().unwrap();
-        serving.addresses = Some(Addresses { taps: address("taps"), metrics: address("metrics") });
+        serving.addresses = Some(Addresses {
+            taps: address("taps"),
+            callbacks: address("callbacks"),
+            metrics: address("metrics"),
+        });
         serving
     }
 
     pub(crate) fn log_file(&self) -> PathBuf {
-        self.folder.path().join("serve.log")
+        self.log.clone()
     }
 
     /// The whole ledger.
@@ -167,7 +254,7 @@ pub(crate) fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn configuration_of(sim: &GatewaySim, town: &Town, more: &[(&str, &str)]) -> String {
+fn configuration_of(sim: &GatewaySim, town: &Town, callback_url: &str, more: &[(&str, &str)]) -> String {
     let under = |table: &str| -> String {
         more.iter().filter(|(wanted, _)| *wanted == table).map(|(_, lines)| format!("{lines}\n")).collect()
     };
@@ -179,7 +266,7 @@ fn configuration_of(sim: &GatewaySim, town: &Town, more: &[(&str, &str)]) -> Str
          [callbacks]\nlisten = \"127.0.0.1:0\"\n{callbacks}\
          [metrics]\nlisten = \"127.0.0.1:0\"\n\
          [[gateway]]\nname = \"mitake\"\nkind = \"mitake\"\nurl = \"{sms}\"\nsimulator = true\n\
-         callback_url = \"http://127.0.0.1:0\"\npoll_after_s = 10\n{gateway}\
+         callback_url = \"{callback_url}\"\npoll_after_s = 10\n{gateway}\
          [app]\nurl = \"{app}\"\nsimulator = true\n",
         term = town.term.to_str().unwrap(),
         city = under("city"),
@@ -196,6 +283,7 @@ fn configuration_of(sim: &GatewaySim, town: &Town, more: &[(&str, &str)]) -> Str
 #[derive(Clone, Copy)]
 struct Addresses {
     taps: SocketAddr,
+    callbacks: SocketAddr,
     metrics: SocketAddr,
 }
 
@@ -210,6 +298,16 @@ pub(crate) struct Serving {
 impl Serving {
     fn addresses(&self) -> Addresses {
         self.addresses.expect("it listens")
+    }
+
+    /// Where it listens for taps.
+    pub(crate) fn taps_address(&self) -> SocketAddr {
+        self.addresses().taps
+    }
+
+    /// Where it listens for receipts.
+    pub(crate) fn callbacks_address(&self) -> SocketAddr {
+        self.addresses().callbacks
     }
 
     /// Where taps are reported.

@@ -13,6 +13,7 @@ pub(crate) const READER: &str = "353604-G1";
 
 /// Pupils `P0`, `P1` and so on, each with a card, a guardian of the same number, an approved SMS order for
 /// both passages and a subscription by the app.
+#[derive(Clone)]
 pub(crate) struct Town {
     pub(crate) pupils: usize,
     pub(crate) directory: PathBuf,
