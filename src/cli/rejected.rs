@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use comfy_table::{CellAlignment, Table, presets};
-use gatebell_connectors::data_dir::DataDir;
-use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedRejectedLog};
 use gatebell_engine::decode::decode;
 use gatebell_engine::ids::LogPosition;
 use gatebell_engine::ports::clock::SystemClock;
@@ -18,9 +16,8 @@ use gatebell_engine::ports::rejected::{RejectedLog, RejectedSummary};
 use gatebell_engine::ports::tap_log::{IncomingTap, TapIntake};
 use gatebell_engine::tap::RejectReason;
 
-use super::{EXIT_FOUND_OR_FAILED, Globals, open_books, tokio_runtime};
+use super::{EXIT_FOUND_OR_FAILED, Globals, tokio_runtime};
 use crate::standard_error::say;
-use crate::wiring::tap_log_settings;
 
 /// What to do with rejected records.
 #[derive(Debug, clap::Args)]
@@ -67,25 +64,20 @@ impl FromStr for Place {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let directory = open_books::data_dir(globals)?;
+    let home = globals.home()?;
+    let rejected = home.rejected()?;
     let runtime = tokio_runtime()?;
-    let rejected = EmbeddedRejectedLog::open(&directory, None).context("cannot open the rejected records")?;
-    runtime.block_on(async {
-        match &args.action {
-            Action::List { limit } => list(&rejected, *limit).await,
-            Action::Show { place } => show(&rejected, place.0).await,
-            Action::Resend { places } => resend(&rejected, &intake(&directory, globals)?, places).await,
+    match &args.action {
+        Action::List { limit } => runtime.block_on(list(&*rejected, *limit)),
+        Action::Show { place } => runtime.block_on(show(&*rejected, place.0)),
+        Action::Resend { places } => {
+            let intake = home.intake(&globals.configuration()?, Arc::new(SystemClock::new()))?;
+            runtime.block_on(resend(&*rejected, &*intake, places))
         }
-    })
+    }
 }
 
-fn intake(directory: &DataDir, globals: &Globals) -> anyhow::Result<impl TapIntake + use<>> {
-    let settings = tap_log_settings(&globals.configuration()?);
-    let (_, intake) = tap_log::open(directory, &settings, Arc::new(SystemClock::new()))?;
-    Ok(intake)
-}
-
-async fn list(rejected: &impl RejectedLog, limit: usize) -> anyhow::Result<ExitCode> {
+async fn list(rejected: &dyn RejectedLog, limit: usize) -> anyhow::Result<ExitCode> {
     let records = rejected.list(limit).await?;
     if records.is_empty() {
         say("no record was rejected");
@@ -108,7 +100,7 @@ async fn list(rejected: &impl RejectedLog, limit: usize) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(rejected: &impl RejectedLog, position: LogPosition) -> anyhow::Result<ExitCode> {
+async fn show(rejected: &dyn RejectedLog, position: LogPosition) -> anyhow::Result<ExitCode> {
     let Some(record) = rejected.read(position).await? else { bail!(no_record(position)) };
     say(format_args!("{position}: received {}, {}", record.received, record.reason.name()));
     let mut out = std::io::stdout().lock();
@@ -119,8 +111,8 @@ async fn show(rejected: &impl RejectedLog, position: LogPosition) -> anyhow::Res
 
 /// Each for itself: what cannot be sent keeps no other back.
 async fn resend(
-    rejected: &impl RejectedLog,
-    intake: &impl TapIntake,
+    rejected: &dyn RejectedLog,
+    intake: &dyn TapIntake,
     places: &[Place],
 ) -> anyhow::Result<ExitCode> {
     let mut all_sent = true;
@@ -138,8 +130,8 @@ async fn resend(
 
 /// The inner error says why the record cannot be sent; the outer one is of the logs, and ends the command.
 async fn resend_one(
-    rejected: &impl RejectedLog,
-    intake: &impl TapIntake,
+    rejected: &dyn RejectedLog,
+    intake: &dyn TapIntake,
     position: LogPosition,
 ) -> anyhow::Result<Result<(), String>> {
     let Some(record) = rejected.read(position).await? else { return Ok(Err(no_record(position))) };
@@ -194,6 +186,10 @@ mod tests {
             }
             self.taken.lock().unwrap().extend(taps);
             Ok(())
+        }
+
+        fn waiting_taps(&self) -> usize {
+            0
         }
     }
 

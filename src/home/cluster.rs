@@ -28,6 +28,8 @@ use gatebell_connectors::store::tokens::Tokens;
 use gatebell_connectors::tap_log::kafka::{IntakeLimits, KafkaRejectedLog, KafkaTapIntake, KafkaTapLog};
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::rejected::RejectedLog;
+use gatebell_engine::ports::tap_log::TapIntake;
 use tokio::runtime::Runtime;
 
 use super::{Backing, CityClock};
@@ -191,6 +193,20 @@ impl SharedCity {
         Ok(Arc::clone(self.commands.get_or_init(|| commands)))
     }
 
+    pub(super) fn rejected(&self) -> anyhow::Result<Arc<dyn RejectedLog>> {
+        self.runtime.block_on(kafka::existing_topics(&self.kafka))?;
+        Ok(Arc::new(KafkaRejectedLog::new(&self.kafka)?))
+    }
+
+    pub(super) fn intake(
+        &self,
+        configuration: &Configuration,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Arc<dyn TapIntake>> {
+        let limits = intake_limits(configuration);
+        Ok(Arc::new(KafkaTapIntake::new(&self.kafka, limits, clock)?))
+    }
+
     pub(super) fn backing(
         &self,
         configuration: &Configuration,
@@ -203,9 +219,7 @@ impl SharedCity {
         let session = self.session()?;
         let reports = self.reports()?;
         let rejected = Arc::new(KafkaRejectedLog::new(&kafka)?);
-        let limits =
-            IntakeLimits { queue_taps_max: configuration.tap_log.queue_taps_max, ..IntakeLimits::default() };
-        let intake = KafkaTapIntake::new(&kafka, limits, Arc::clone(&clock))?;
+        let intake = KafkaTapIntake::new(&kafka, intake_limits(configuration), Arc::clone(&clock))?;
         let log = cluster.log_name(&kafka.taps_topic());
         let owner_name = format!("{:032x}", owner.0);
         self.runtime.block_on(async {
@@ -232,6 +246,10 @@ impl SharedCity {
             })
         })
     }
+}
+
+fn intake_limits(configuration: &Configuration) -> IntakeLimits {
+    IntakeLimits { queue_taps_max: configuration.tap_log.queue_taps_max, ..IntakeLimits::default() }
 }
 
 fn kafka_settings(configured: &Kafka, clock: CityClock) -> anyhow::Result<KafkaSettings> {

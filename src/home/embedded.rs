@@ -15,7 +15,9 @@ use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
 use gatebell_connectors::store::tokens::Tokens;
 use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedRejectedLog, TapLogSettings};
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::rejected::RejectedLog;
 use gatebell_engine::ports::seats::OnlySeat;
+use gatebell_engine::ports::tap_log::TapIntake;
 
 use super::Backing;
 use crate::config::Configuration;
@@ -30,6 +32,19 @@ pub(super) fn books(directory: &DataDir) -> anyhow::Result<Arc<dyn Books>> {
 
 pub(super) fn tokens(directory: &DataDir) -> anyhow::Result<Arc<dyn Tokens>> {
     Ok(Arc::new(EmbeddedTokens::open(directory)?))
+}
+
+pub(super) fn rejected(directory: &DataDir) -> anyhow::Result<Arc<dyn RejectedLog>> {
+    Ok(Arc::new(EmbeddedRejectedLog::open(directory, None)?))
+}
+
+pub(super) fn intake(
+    directory: &DataDir,
+    configuration: &Configuration,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn TapIntake>> {
+    let (_, intake) = tap_log::open(directory, &tap_log_settings(configuration), clock)?;
+    Ok(Arc::new(intake))
 }
 
 pub(super) fn backing(

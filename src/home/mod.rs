@@ -179,6 +179,33 @@ impl Home {
         .context("cannot open the tokens")
     }
 
+    /// What is no tap.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn rejected(&self) -> anyhow::Result<Arc<dyn RejectedLog>> {
+        match &self.shared {
+            Some(shared) => shared.rejected(),
+            None => embedded::rejected(&self.directory),
+        }
+        .context("cannot open the rejected records")
+    }
+
+    /// The way into the tap log, for commands that report taps themselves.
+    ///
+    /// # Errors
+    /// When the log cannot be opened.
+    pub(crate) fn intake(
+        &self,
+        configuration: &Configuration,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Arc<dyn TapIntake>> {
+        match &self.shared {
+            Some(shared) => shared.intake(configuration, clock),
+            None => embedded::intake(&self.directory, configuration, clock),
+        }
+    }
+
     /// What the engine of this run, `owner`, works between.
     ///
     /// # Errors
