@@ -331,6 +331,13 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_in_compose_has_no_mistakes() {
+        let text = include_str!("../../config/compose.toml");
+        let cluster = Configuration::parse("compose.toml", text).whole().unwrap().cluster.unwrap();
+        assert!(!cluster.scylla.migrate_at_start, "compose.yaml has a service for that");
+    }
+
+    #[test]
     fn mistakes_of_a_shared_city_are_named_too() {
         let text = "[kafka]\nbootstrap = \"nowhere\"\nsecurity = \"scram\"\ntls_key = \"k.pem\"\n\
             [cluster]\nprocesses_max = 9\n\
