@@ -12,12 +12,13 @@ use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::tap_log::{TapLog, TapLogEvent};
 use gatebell_engine::time::Timestamp;
+use rdkafka::consumer::Consumer;
 use tokio::sync::oneshot;
 
 use super::PORT;
 use super::commits::{Commits, Request};
 use super::handover::{Handed, Handover};
-use super::member;
+use super::member::{self, Member, in_protocol};
 use super::offset_copy::OffsetCopy;
 use super::polling::{Command, Polling};
 use super::questions::Questions;
@@ -31,6 +32,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 const COPY_MAX: Duration = Duration::from_secs(10);
 /// The longest wait for the threads at the end.
 const END_MAX: Duration = Duration::from_secs(5);
+/// The longest wait for a nudge; see [`KafkaTapLog::nudge`].
+const NUDGE_MAX: Duration = Duration::from_secs(1);
 /// How long a question about committed offsets rests after it failed.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -38,6 +41,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 pub struct KafkaTapLog {
     name: String,
     copy: Option<Arc<dyn OffsetCopy>>,
+    member: Arc<Member>,
+    topic: String,
     questions: Questions,
     handover: Arc<Handover>,
     settled: Arc<Settled>,
@@ -99,7 +104,7 @@ impl KafkaTapLog {
             waker: Arc::clone(&waker),
         };
         let commits = Commits {
-            member,
+            member: Arc::clone(&member),
             topic: topic.clone(),
             settled: Arc::clone(&settled),
             handover: Arc::clone(&handover),
@@ -117,6 +122,8 @@ impl KafkaTapLog {
         Ok(Self {
             name: cluster.log_name(&topic),
             copy,
+            member,
+            topic,
             questions,
             handover,
             settled,
@@ -140,6 +147,17 @@ impl KafkaTapLog {
             let answer = Box::pin(committed(self.questions.clone(), self.copy.clone(), partition));
             self.asking = Some(Asking { partition, assignment, answer });
         }
+    }
+
+    /// Makes librdkafka fetch the partition now. Its thread for a broker looks at partitions that were resumed only once a
+    /// second unless something else is to be sent there, so something is: a new owner has no second to lose.
+    async fn nudge(&mut self, partition: u32) {
+        let (member, topic) = (Arc::clone(&self.member), self.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            // The answer says nothing new, and without one the fetch begins a second later.
+            let _ = member.fetch_watermarks(&topic, in_protocol(partition), NUDGE_MAX);
+        });
+        let _ = asked.await;
     }
 
     /// What the engine is told of an answer; `None` when the partition has gone meanwhile.
@@ -315,6 +333,7 @@ impl TapLog for KafkaTapLog {
         let _ = self.commands.send(Command::Seek { partition, offset, answer });
         self.waker.wake();
         answer_within("putting a partition elsewhere", answered).await?;
+        self.nudge(partition).await;
         Ok(offset)
     }
 

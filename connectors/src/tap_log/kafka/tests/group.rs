@@ -268,3 +268,25 @@ async fn taps_of_an_aborted_transaction_are_never_read() {
     let read = records(&mut log, 1).await;
     assert_eq!(read[0].1.value, "committed");
 }
+
+/// librdkafka looks once a second whether a partition was resumed, and that second was lost at every takeover.
+#[tokio::test]
+async fn a_new_owner_waits_no_second_for_its_first_record() {
+    let on_kafka = OnKafka::new().await;
+    append(&on_kafka.intake(), 0..97).await;
+    let mut waited = Vec::new();
+    for _ in 0..3 {
+        let mut log = on_kafka.join().await;
+        let assigned = until(&mut log, |event| match event {
+            Ok(TapLogEvent::Assigned { partition, .. }) => Some(partition),
+            _ => None,
+        });
+        let partition = assigned.await;
+        let since = Instant::now();
+        log.rewind(partition, None).await.unwrap();
+        records(&mut log, 1).await;
+        waited.push(since.elapsed());
+    }
+    // The best of three, since the machine may be busy.
+    assert!(waited.iter().min().unwrap() < &Duration::from_millis(700), "{waited:?}");
+}
