@@ -54,10 +54,16 @@ pub(crate) const TYPHOON: &str = "2025-11-03";
 
 /// Schools, readers of every direction, a day rule for one school and one for all.
 pub(crate) fn places(feed: &mut Feed, pupils: usize) {
+    place_entries(pupils).into_iter().for_each(|entry| feed.since_ever(entry));
+}
+
+/// What [`places`] feeds.
+pub(crate) fn place_entries(pupils: usize) -> Vec<Entry> {
+    let mut entries = Vec::new();
     for number in 0..pupils.div_ceil(SCHOOL_PUPILS) {
-        feed.since_ever(school(number));
+        entries.push(school(number));
         for gate in 0..SCHOOL_READERS {
-            feed.since_ever(Entry::Reader(Reader {
+            entries.push(Entry::Reader(Reader {
                 reader: ReaderId::new(&reader_code(number, gate)).expect("of the form of an identifier"),
                 school: school_id(number),
                 name: CompactString::new("Gate"),
@@ -71,13 +77,14 @@ pub(crate) fn places(feed: &mut Feed, pupils: usize) {
         }
     }
     for (date, school) in [(TYPHOON, None), ("2025-09-08", Some(school_id(0)))] {
-        feed.since_ever(Entry::Day(DayRule {
+        entries.push(Entry::Day(DayRule {
             date: date.parse().expect("a date"),
             school,
             rule: Some(DayKind::Off),
             name: CompactString::new("Typhoon"),
         }));
     }
+    entries
 }
 
 pub(crate) fn school(number: usize) -> Entry {
@@ -103,8 +110,7 @@ pub(crate) fn pupil(number: usize) -> Entry {
 
 pub(crate) fn card(number: usize) -> Entry {
     let holders = vec![CardHolder { pupil: pupil_id(number), stretch: Stretch::ALWAYS }];
-    let card = CardNumber::new(&card_number(number)).expect("of the form of a card number");
-    Entry::Card(Card { card, holders })
+    Entry::Card(Card { card: card_number(number), holders })
 }
 
 pub(crate) fn guardian(number: usize) -> Entry {
@@ -177,9 +183,10 @@ fn reader_code(school: usize, gate: usize) -> String {
     format!("{}-G1-{gate}", 353_000 + school)
 }
 
-fn card_number(number: usize) -> String {
+pub(crate) fn card_number(number: usize) -> CardNumber {
     // Card numbers are not counted up: spread by an odd factor over 16 digits.
-    format!("{:016}", (number as u64).wrapping_mul(6_364_136_223_846_793_005) % 10_000_000_000_000_000)
+    let spread = (number as u64).wrapping_mul(6_364_136_223_846_793_005) % 10_000_000_000_000_000;
+    CardNumber::new(&format!("{spread:016}")).expect("of the form of a card number")
 }
 
 /// The `position`-th of `many` numbers in an order that jumps about, each once. `many` is no multiple of
@@ -212,7 +219,7 @@ pub(crate) fn taps(
         let dir = if number.is_multiple_of(SCHOOL_READERS) { r#","dir":"in""# } else { "" };
         let value = format!(
             r#"{{"card":"{}","reader":"{reader}","at":"{day}T{hour:02}:{minute:02}:{second:02}.{:03}+08:00"{dir}}}"#,
-            card_number(number),
+            card_number(number).expose(),
             ms % 1000,
         );
         values.extend_from_slice(value.as_bytes());
