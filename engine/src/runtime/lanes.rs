@@ -68,7 +68,7 @@ pub(crate) struct Lane {
     ready: LaneQueue<Pending>,
     on_wire: FuturesUnordered<BoxFuture<'static, Vec<Answered>>>,
     messages_on_wire: usize,
-    recording: FuturesUnordered<BoxFuture<'static, Pending>>,
+    recording: FuturesUnordered<BoxFuture<'static, Result<Pending, Pending>>>,
     finished: Vec<Finished>,
     flushing: Option<BoxFuture<'static, Vec<Finished>>>,
     paused: Option<(Duration, Pause)>,
@@ -122,7 +122,7 @@ impl Lane {
                 () = stop.cancelled(), if !self.stopping => self.stop(),
                 Some(answers) = self.on_wire.next(), if !self.on_wire.is_empty() => self.take_answers(answers),
                 Some((item, step)) = self.claiming.next(), if !self.claiming.is_empty() => self.take_claim(item, step),
-                Some(item) = self.recording.next(), if !self.recording.is_empty() => item.settle(),
+                Some(ended) = self.recording.next(), if !self.recording.is_empty() => self.take_end(ended),
                 flushed = flushed(&mut self.flushing), if self.flushing.is_some() => {
                     self.flushing = None;
                     flushed.iter().for_each(|finished| finished.item.settle());
@@ -239,6 +239,20 @@ impl Lane {
             self.end(item, Event::Failed, Some("unknown"));
         } else {
             self.end(item, Event::Expired, None);
+        }
+    }
+
+    /// A notice has ended, or its claim is somebody else's: then the notice is ended once more, if it is still ours.
+    fn take_end(&mut self, ended: Result<Pending, Pending>) {
+        match ended {
+            Ok(item) => item.settle(),
+            Err(mut item) if !item.tenure.has_ended() => {
+                item.claim = None;
+                item.expected = None;
+                item.in_doubt = true;
+                self.delay(item, LEDGER_RETRY);
+            }
+            Err(_) => {}
         }
     }
 

@@ -214,6 +214,7 @@ impl Engine {
             vitals: Arc::clone(&vitals),
             status: Arc::clone(&status),
         };
+        let vitals_of_seat = Arc::clone(&vitals);
         services.spawn(seat::run(seat, stop_services.clone()));
 
         let settling = Arc::new(Settling::default());
@@ -276,6 +277,14 @@ impl Engine {
         let mut dispatcher =
             Dispatcher::new(ports.tap_log, Arc::clone(&context), settings.owner, wrap.as_ref());
         status.set_live();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            failed = first_failure(&mut lanes, "lane") => return Err(failed),
+            failed = first_failure(&mut services, "service") => return Err(failed),
+            // Partitions that come to a process without a seat would wait there until their notices are of no use.
+            () = vitals_of_seat.seated() => {}
+        }
         let ran = tokio::select! {
             biased;
             failed = first_failure(&mut lanes, "lane") => Err(failed),
@@ -296,6 +305,8 @@ impl Engine {
         }
         dispatcher.commit_settled().await;
         dispatcher.end_all().await;
+        // Leaves the log now, so that others take the partitions over.
+        drop(dispatcher);
         stop_services.cancel();
         if tokio::time::timeout(settings.stop_drain, all_ended(&mut services)).await.is_err() {
             services.shutdown().await;

@@ -105,7 +105,10 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
             return ClaimStep::SentElsewhere;
         }
         match held.state {
-            ClaimState::Ended => return ClaimStep::AlreadySettled,
+            ClaimState::Ended => {
+                repair_ended(context, item, &held).await;
+                return ClaimStep::AlreadySettled;
+            }
             ClaimState::Submitted { ref gateway_id } => {
                 repair_submitted(context, item, &held, gateway_id).await;
                 return ClaimStep::AlreadySettled;
@@ -120,7 +123,8 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
                     return ClaimStep::WaitFor(wait);
                 }
                 item.attempt = held.attempt;
-                item.in_doubt = true;
+                // Our own was written by a call whose answer was lost: nothing has left under it.
+                item.in_doubt |= held.owner != item.tenure.owner();
             }
         }
         item.expected = Some(held.stamp());
@@ -161,6 +165,19 @@ async fn repair_submitted(context: &LaneContext, item: &Pending, held: &Claim, g
         .known_as(gateway_id);
     append(context, std::slice::from_ref(&entry)).await;
     charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, &entry).await;
+}
+
+/// The claim says that the notice has ended, so the ledger must too: a crash can fall between the two. How it ended nobody
+/// knows any more.
+async fn repair_ended(context: &LaneContext, item: &Pending, held: &Claim) {
+    let _settling = context.settling.of(item.notice.id).await;
+    if has_ended(context, &item.notice).await {
+        return;
+    }
+    let entry = LedgerEntry::of(&item.notice, Event::Failed, context.clock.now())
+        .through(&held.lane, held.attempt)
+        .because("unknown");
+    append(context, std::slice::from_ref(&entry)).await;
 }
 
 /// Gives back a claim whose reference was certainly not used. Best effort: otherwise its successor finds it in doubt.
@@ -288,19 +305,32 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
     Answered { item, step, ledger_has_it: true }
 }
 
-/// Ends a notice that has a claim, its own or its predecessor's: nothing more is sent under it.
-pub(crate) async fn end_claim(context: Arc<LaneContext>, item: Pending, entry: LedgerEntry) -> Pending {
+/// Ends a notice that has a claim, its own or its predecessor's: nothing more is sent under it. Without a claim of its own
+/// there was no time to take its predecessor's over; that stays as it is, so that nobody sends under it.
+///
+/// Such an end is decided here and no fact: where somebody else has taken the claim over meanwhile, nothing is written, and
+/// the answer is `Err`: whose notice it is by now, the lane finds out.
+pub(crate) async fn end_claim(
+    context: Arc<LaneContext>,
+    item: Pending,
+    entry: LedgerEntry,
+) -> Result<Pending, Pending> {
+    let _settling = context.settling.of(item.notice.id).await;
     if let Some(claim) = &item.claim {
         let ended = Claim { state: ClaimState::Ended, ..claim.clone() };
-        advance(&context, &item, &ended, Some(&entry)).await;
-        return item;
+        let verdict = retrying(&context.status, "ledger", || {
+            context.ledger.advance(claim.stamp(), ended.clone(), Vec::new())
+        })
+        .await;
+        if verdict != ClaimVerdict::Won {
+            return Err(item);
+        }
     }
-    // Its predecessor's claim, which there was no time to take over; it stays as it is, so that nobody sends under it.
-    let _settling = context.settling.of(item.notice.id).await;
+    // A receipt may have ended it meanwhile.
     if !has_ended(&context, &item.notice).await {
         append(&context, std::slice::from_ref(&entry)).await;
     }
-    item
+    Ok(item)
 }
 
 /// Moves a claim on, trying again until the store has it: an answer that is known must not be forgotten. Losing the

@@ -41,6 +41,8 @@ const SHARD_QUEUE_BATCHES: usize = 4;
 const COMMIT_EVERY: Duration = Duration::from_millis(250);
 /// How often a shard whose registry is behind looks again, in real time.
 const REGISTRY_CHECK: Duration = Duration::from_millis(20);
+/// Wait before a partition that could not be taken over is tried again, in real time.
+const TAKE_OVER_RETRY: Duration = Duration::from_secs(2);
 /// How long requests of revoked partitions may take to land before these are handed over.
 const REVOKE_DRAIN: Duration = Duration::from_secs(1);
 
@@ -84,8 +86,11 @@ pub(crate) struct Dispatcher {
     log: Box<dyn TapLog>,
     context: Arc<ShardContext>,
     partitions: BTreeMap<u32, OwnedPartition>,
-    /// Assigned, but the log could not be put where to read from yet; with the committed offset.
-    assigned: BTreeMap<u32, Option<u64>>,
+    /// Assigned, but the log could not be put where to read from yet; with the committed offset. Those that failed wait
+    /// behind the others.
+    assigned: VecDeque<(u32, Option<u64>)>,
+    /// When those that failed are tried again, on the monotonic clock.
+    next_try: Duration,
     shards: Tasks,
     settlers: Tasks,
     /// Who claims in the next tenure.
@@ -103,7 +108,8 @@ impl Dispatcher {
             log,
             context,
             partitions: BTreeMap::new(),
-            assigned: BTreeMap::new(),
+            assigned: VecDeque::new(),
+            next_try: Duration::ZERO,
             shards: Tasks::inside(wrap.cloned()),
             settlers: Tasks::inside(wrap.cloned()),
             next_owner: owner,
@@ -163,7 +169,7 @@ impl Dispatcher {
         match event {
             TapLogEvent::Confirmed { asked_at } => self.context.vitals.assignment_confirmed(asked_at),
             TapLogEvent::Assigned { partition, committed } => {
-                self.assigned.insert(partition, committed);
+                self.assigned.push_front((partition, committed));
                 self.take_over_assigned(stop).await;
             }
             TapLogEvent::Batch { partition, records, end } => self.hand_on(partition, records, end),
@@ -175,15 +181,19 @@ impl Dispatcher {
         }
     }
 
-    /// Begins the tenures of what was assigned, as far as the log can be put where each must be read from; the others are
-    /// tried again with the next commits.
+    /// Begins the tenures of what was assigned, as far as the log can be put where each must be read from. After a failure
+    /// the others' turn comes first, and some time: the partitions that are owned must be read meanwhile.
     async fn take_over_assigned(&mut self, stop: &CancellationToken) {
-        while let Some((partition, committed)) = self.assigned.pop_first() {
+        if self.context.clock.monotonic() < self.next_try {
+            return;
+        }
+        while let Some((partition, committed)) = self.assigned.pop_front() {
             match recovery::seek(&mut *self.log, &self.context, partition, committed).await {
                 Ok(live_from) => self.take_over(partition, live_from, stop),
                 Err(cause) => {
                     self.context.status.trouble("tap log", &cause);
-                    self.assigned.insert(partition, committed);
+                    self.assigned.push_back((partition, committed));
+                    self.next_try = self.context.clock.monotonic() + TAKE_OVER_RETRY;
                     return;
                 }
             }
@@ -257,7 +267,7 @@ impl Dispatcher {
     fn end_tenures(&mut self, partitions: &[u32]) -> Vec<OwnedPartition> {
         self.context.holdings.end(partitions);
         for partition in partitions {
-            self.assigned.remove(partition);
+            self.assigned.retain(|(assigned, _)| assigned != partition);
             self.context.status.forget_partition(*partition);
         }
         let ended = partitions.iter().filter_map(|partition| self.partitions.remove(partition)).collect();

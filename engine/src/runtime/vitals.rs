@@ -16,6 +16,9 @@ use crate::time::Timestamp;
 /// How long a confirmation counts, in real time.
 pub const CONFIRMED_FOR: Duration = Duration::from_secs(5);
 
+/// How often one that waits for a seat looks, in real time.
+const SEAT_CHECK: Duration = Duration::from_millis(50);
+
 const NEVER: u64 = u64::MAX;
 
 /// When the registry feed, the partition assignment and the seat were last confirmed.
@@ -103,6 +106,13 @@ impl Vitals {
     /// Whether a seat was confirmed lately.
     pub(crate) fn seat_is_fresh(&self) -> bool {
         self.is_fresh(self.seat_ms.load(Ordering::SeqCst))
+    }
+
+    /// Waits until a seat is confirmed.
+    pub(crate) async fn seated(&self) {
+        while !self.seat_is_fresh() {
+            tokio::time::sleep(SEAT_CHECK).await;
+        }
     }
 
     /// Whether lanes may send.

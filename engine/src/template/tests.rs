@@ -1,3 +1,5 @@
+//! Every text in both languages: what it says, that it fits one SMS, and what is shortened when it would not.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
