@@ -50,7 +50,7 @@ pub enum KafkaSetupError {
         cause: String,
     },
     /// A topic is needed that nobody made.
-    #[error("there is no topic {topic}: start gatebell serve once, or check the topic prefix")]
+    #[error("there is no topic {topic}: run gatebell store migrate, or check the topic prefix")]
     Missing {
         /// The topic.
         topic: String,

@@ -101,6 +101,10 @@ impl Buffer {
 
     /// The record at `offset` was fetched; `None` when it is no receipt.
     pub(super) fn push(&mut self, offset: u64, receipt: Option<LoggedReceipt>) {
+        if matches!(self.wish, Some(Wish::FetchFrom(_) | Wish::Release)) {
+            // Of an earlier fetch: it will come again, from where it is wanted.
+            return;
+        }
         if offset < self.next {
             let cause = format!(
                 "the partition begins anew at offset {offset}, below the settled {}: its topic was made anew, and its receipts are \

@@ -94,11 +94,12 @@ impl Fetcher {
             let (found, has_wish) = {
                 let mut state = self.buffers.lock();
                 let buffer = state.partitions.entry(partition).or_insert_with(|| Buffer::new(after));
-                (buffer.read(after, limit)?, buffer.has_wish())
+                (buffer.read(after, limit), buffer.has_wish())
             };
             if has_wish {
                 self.wake();
             }
+            let found = found?;
             if !found.is_empty() {
                 return Ok(found);
             }

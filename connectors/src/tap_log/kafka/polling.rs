@@ -45,6 +45,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(3);
 pub(super) enum Command {
     /// Read the partition from `offset` on.
     Seek { partition: u32, offset: u64, answer: oneshot::Sender<Result<(), PortError>> },
+    /// Join the group: whoever asks for events can work.
+    Join,
     /// Leave the group and end.
     Stop,
 }
@@ -83,19 +85,21 @@ struct Progress {
 }
 
 impl Polling {
-    /// Joins the group and runs until it is told to stop.
+    /// Joins the group when it is told to, and runs until it is told to stop.
     pub(super) fn run(self) {
         self.waker.attach();
         let mut progress = Progress::default();
-        if let Err(cause) = self.member.subscribe(&[&self.topic]) {
-            self.trouble(&cause);
-        }
         loop {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Seek { partition, offset, answer } => {
                         // Whoever asked may have given up.
                         let _ = answer.send(self.seek(&mut progress, partition, offset));
+                    }
+                    Command::Join => {
+                        if let Err(cause) = self.member.subscribe(&[&self.topic]) {
+                            self.trouble(&cause);
+                        }
                     }
                     Command::Stop => return self.leave(progress),
                 }
@@ -169,9 +173,10 @@ impl Polling {
         for partition in &lost {
             progress.live.remove(partition);
         }
+        // Told first: once nothing of them is left to commit, the next confirmation no longer depends on the broker.
+        self.handover.lost(lost.clone());
         // A commit under way is refused by the broker, so there is nothing to wait for.
         self.settled.release(&lost, Duration::ZERO);
-        self.handover.lost(lost);
         self.answer(self.member.incremental_unassign(&list(&self.topic, partitions)));
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gatebell_engine::ports::PortError;
 use gatebell_engine::time::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -42,7 +42,9 @@ impl Questions {
         config
             .set("queued.min.messages", "1")
             .set("max.partition.fetch.bytes", FETCH_MAX_BYTES.to_string())
-            .set("fetch.wait.max.ms", "50");
+            .set("fetch.wait.max.ms", "50")
+            // A log may end in the mark of a transaction, behind which no record comes.
+            .set("enable.partition.eof", "true");
         let client =
             config.create_with_context(TracingContext).map_err(|cause| PortError::new(PORT, cause))?;
         Ok(Self { client: Arc::new(Mutex::new(client)), topic: topic.into() })
@@ -158,7 +160,10 @@ fn first_record(
     let deadline = Instant::now() + ANSWER_MAX;
     while Instant::now() < deadline {
         let Some(polled) = client.poll(Duration::from_millis(100)) else { continue };
-        let message = polled?;
+        let message = match polled {
+            Err(KafkaError::PartitionEOF(ended)) if ended == in_protocol(partition) => return Ok(Some(None)),
+            polled => polled?,
+        };
         if message.partition() == in_protocol(partition) && message.offset() >= start {
             return Ok(Some(message.timestamp().to_millis().map(Timestamp::from_millis)));
         }

@@ -48,6 +48,7 @@ pub struct KafkaTapLog {
     settled: Arc<Settled>,
     waker: Arc<Waker>,
     commands: mpsc::Sender<Command>,
+    has_joined: bool,
     requests: mpsc::Sender<Request>,
     threads: Vec<JoinHandle<()>>,
     /// Assigned partitions whose committed offsets are still to be asked, and with which assignment they came.
@@ -72,7 +73,7 @@ impl fmt::Debug for KafkaTapLog {
 }
 
 impl KafkaTapLog {
-    /// Joins the group. `clock` dates confirmations; `copy` keeps the committed offsets a second time.
+    /// Opens the log; the first [`next`](TapLog::next) joins the group. `clock` dates confirmations; `copy` keeps the committed offsets a second time.
     ///
     /// # Errors
     /// When the brokers do not answer, or a partition ends below what was committed of it: then its topic was made anew, and
@@ -129,6 +130,7 @@ impl KafkaTapLog {
             settled,
             waker,
             commands,
+            has_joined: false,
             requests,
             threads,
             unasked: VecDeque::new(),
@@ -285,6 +287,12 @@ impl TapLog for KafkaTapLog {
     }
 
     async fn next(&mut self) -> Result<TapLogEvent, PortError> {
+        if !self.has_joined {
+            // Not before: a member that nobody asks for events would keep its partitions from those that work.
+            self.has_joined = true;
+            let _ = self.commands.send(Command::Join);
+            self.waker.wake();
+        }
         loop {
             if let Some(handed) = self.handover.take() {
                 match self.told(handed)? {

@@ -104,6 +104,8 @@ async fn a_member_that_never_comes_back_from_a_revocation_holds_nothing_up_for_l
     let mut first = on_kafka.join().await;
     from_the_start(&mut first, 4).await;
     let mut second = on_kafka.join().await;
+    // It joins when it is first asked for an event.
+    assert!(futures::FutureExt::now_or_never(second.next()).is_none());
     let revoked = until(&mut first, |event| match event {
         Ok(TapLogEvent::Revoked { partitions }) => Some(partitions),
         _ => None,
