@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::crash::{nasty, seen_by_parents};
 use crate::front::Front;
 use crate::process::{PATIENCE, Serving, Shared, Station, report_to};
+use crate::servers::{OwnServers, Servers};
 use crate::town::tap;
 use crate::{entries, gentle, simulator};
 
@@ -37,9 +38,14 @@ struct Company {
 }
 
 impl Company {
-    async fn of(pupils: usize, sim: GatewaySim) -> Self {
+    async fn of(pupils: usize, sim: GatewaySim, servers: Servers) -> Self {
         let (taps, callbacks) = (Front::open().await, Front::open().await);
-        let shared = Shared::new(PROCESSES, SESSION_TIMEOUT, callbacks.address);
+        let shared = Shared {
+            servers,
+            processes_max: PROCESSES,
+            session_timeout: SESSION_TIMEOUT,
+            callbacks: callbacks.address,
+        };
         let first = Station::sharing(pupils, &sim, &shared);
         let stations = (1..=PROCESSES).map(|number| first.another(&format!("process-{number}"))).collect();
         Self { sim, shared, stations, taps, callbacks, serving: BTreeMap::new(), asleep: BTreeSet::new() }
@@ -162,7 +168,7 @@ async fn assert_accounts_equal(company: Company, pupils: usize) {
 #[tokio::test]
 async fn a_morning_of_three_processes_is_told_and_billed_once() {
     const PUPILS: usize = 120;
-    let mut company = Company::of(PUPILS, simulator(gentle()).await).await;
+    let mut company = Company::of(PUPILS, simulator(gentle()).await, Servers::Common).await;
     for number in 0..PROCESSES {
         company.start(number).await;
     }
@@ -175,7 +181,7 @@ async fn a_morning_of_three_processes_is_told_and_billed_once() {
 async fn processes_that_are_killed_put_to_sleep_and_exchanged_lose_and_double_nothing() {
     let kills = std::env::var("GATEBELL_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let pupils = 100 * (kills + 3);
-    let mut company = Company::of(pupils, simulator(nasty()).await).await;
+    let mut company = Company::of(pupils, simulator(nasty()).await, Servers::Common).await;
     for number in 0..PROCESSES {
         company.start(number).await;
     }
@@ -194,11 +200,35 @@ async fn processes_that_are_killed_put_to_sleep_and_exchanged_lose_and_double_no
     assert_accounts_equal(company, pupils).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "restarts servers of its own, which takes minutes: dev/test --long"]
+async fn a_broker_and_a_store_that_crash_under_load_lose_and_double_nothing() {
+    const PUPILS: usize = 400;
+    let servers = Servers::Own(OwnServers::start());
+    let mut company = Company::of(PUPILS, simulator(nasty()).await, servers).await;
+    for number in 0..PROCESSES {
+        company.start(number).await;
+    }
+    let url = format!("http://{}/v1/taps", company.taps.address);
+    let token = company.station().token.clone();
+    let readers = tokio::spawn(morning(url, token, PUPILS, Duration::from_secs(60)));
+    for server in ["kafka", "cql", "kafka", "cql"] {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let Servers::Own(own) = &company.shared.servers else { unreachable!("they are its own") };
+        tokio::task::block_in_place(|| own.crash(server));
+    }
+    readers.await.unwrap();
+    for serving in company.serving.values() {
+        serving.until_ready("readiness", |status, _| status == 200).await;
+    }
+    assert_accounts_equal(company, PUPILS).await;
+}
+
 /// Protects a guardian while three processes run: the command returns when all of them know.
 #[tokio::test]
 async fn a_protection_holds_in_every_process_when_the_command_returns() {
     const PUPILS: usize = 24;
-    let mut company = Company::of(PUPILS, simulator(gentle()).await).await;
+    let mut company = Company::of(PUPILS, simulator(gentle()).await, Servers::Common).await;
     for number in 0..PROCESSES {
         company.start(number).await;
     }

@@ -7,6 +7,7 @@ mod crash;
 mod front;
 mod privacy;
 mod process;
+mod servers;
 mod town;
 
 use std::fs;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use gatebell_gateway_sim::GatewaySim;
 use serde_json::Value;
 
+use crate::servers::Servers;
 use crate::town::Town;
 
 /// The longest that anything is waited for.
@@ -31,38 +32,25 @@ pub(crate) struct Station {
 
 /// What several processes share beside the town: topics, a keyspace and keys of this test alone.
 pub(crate) struct Shared {
-    processes_max: usize,
-    session_timeout: Duration,
-    callbacks: SocketAddr,
-    name: String,
+    pub(crate) servers: Servers,
+    pub(crate) processes_max: usize,
+    pub(crate) session_timeout: Duration,
+    /// Gateways call back to this address, whichever process submitted.
+    pub(crate) callbacks: SocketAddr,
 }
 
 impl Shared {
-    /// Gateways call back to `callbacks`, whichever process submitted.
-    pub(crate) fn new(processes_max: usize, session_timeout: Duration, callbacks: SocketAddr) -> Self {
+    fn tables(&self, folder: &Path) -> String {
         let mut bytes = [0; 6];
         getrandom::fill(&mut bytes).unwrap();
-        let name = format!("test_{}", hex::encode(bytes));
-        Self { processes_max, session_timeout, callbacks, name }
-    }
-
-    fn tables(&self, folder: &Path) -> String {
-        let address = |variable: &str, otherwise: &str| {
-            let address = std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
-            assert!(
-                std::net::TcpStream::connect(&address).is_ok(),
-                "nothing at {address}: run dev/services up"
-            );
-            address
-        };
         format!(
             "[kafka]\nbootstrap = \"{kafka}\"\ntopic_prefix = \"{name}\"\ngroup = \"{name}\"\npartitions = 12\n\
              replication = 1\nsession_timeout_s = {session_s}\n\
              [scylla]\nnodes = [\"{cql}\"]\nkeyspace = \"{name}\"\ndatacenter = \"datacenter1\"\nreplication = 1\n\
              [cluster]\nprocesses_max = {processes_max}\ncontact_key_file = {contact_key:?}\n",
-            kafka = address("GATEBELL_TEST_KAFKA", "127.0.0.1:19092"),
-            cql = address("GATEBELL_TEST_CQL", "127.0.0.1:19042"),
-            name = self.name,
+            kafka = self.servers.kafka(),
+            cql = self.servers.cql(),
+            name = format_args!("test_{}", hex::encode(bytes)),
             session_s = self.session_timeout.as_secs(),
             processes_max = self.processes_max,
             contact_key = folder.join("contact.key"),
