@@ -49,7 +49,10 @@ pub(crate) fn checked<T: AsRef<Term>>(
     let mut troubles = Vec::new();
     let term = term.map_err(|error| troubles.push(told(&error))).ok();
     let draft = draft.map_err(|error| troubles.push(told(&error))).ok();
-    let registry = open_registry(data).unwrap_or_else(|error| {
+    // What a shared city lives on is asked at the start only; the directory holds none of it.
+    let is_shared = draft.as_ref().is_some_and(|draft| draft.configuration.cluster.is_some());
+    let registry = if is_shared { Ok(None) } else { open_registry(data) };
+    let registry = registry.unwrap_or_else(|error| {
         troubles.push(told(&error));
         None
     });
@@ -77,7 +80,7 @@ fn missing_lanes(configuration: &Configuration, term: &Term) -> Vec<String> {
         .collect()
 }
 
-/// The registry, where there is one already: a check makes none. What a shared city lives on is asked at the start only.
+/// The registry, where there is one already: a check makes none.
 fn open_registry(data: &Path) -> anyhow::Result<Option<EmbeddedRegistry>> {
     if !data.exists() {
         return Ok(None);

@@ -64,7 +64,8 @@ pub(crate) struct Globals {
     /// Configuration file (TOML); without one, the defaults for a trial on this machine
     #[arg(long, global = true, value_name = "FILE", env = "GATEBELL_CONFIG")]
     config: Option<PathBuf>,
-    /// Data directory of the embedded log and store [default: the configuration's, else `data`]
+    /// Data directory: all of a city on one machine, or what this process has of its own when the city is on Kafka and
+    /// ScyllaDB [default: the configuration's, else `data`]
     #[arg(long, global = true, value_name = "DIR", env = "GATEBELL_DATA")]
     data: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use super::Globals;
 use super::operator::operator;
 use crate::home::Home;
 
-/// How long a command waits for the running engine, which follows the change table within a second.
+/// How long a command waits for the running processes, which follow the registry within a second.
 const WAIT_S_MAX: u64 = 30;
 
 /// Other commands may write in between; a change is decided anew so often.
@@ -169,8 +169,8 @@ pub(super) fn wait(
         }
         Applied::NoEngineRuns => Ok("in effect when gatebell serve starts (none is running)".to_owned()),
         Applied::NotInTime { reached } => bail!(
-            "the running engine has not taken it up within {} s (it is at version {reached} of {version}): \
-             look at its /readyz and its log; it takes effect as soon as the engine follows",
+            "not every running process has taken it up within {} s (the slowest is at version {reached} of {version}): \
+             look at each one's /readyz and log; it takes effect in each as soon as it follows",
             timeout.as_secs()
         ),
     }

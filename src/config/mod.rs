@@ -36,7 +36,7 @@ const BUILT_IN_NAME: &str = "the built-in configuration";
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub(crate) struct Configuration {
-    /// The data directory of the embedded log and store, relative to the working directory.
+    /// The data directory: the city's, or in a shared city this process's own; relative to the working directory.
     pub(crate) data: Option<PathBuf>,
     /// What city this is.
     pub(crate) city: City,
@@ -56,7 +56,7 @@ pub(crate) struct Configuration {
     pub(crate) app: Option<AppBackend>,
     /// The channels that have a lane in the file, with mistakes or without.
     pub(crate) channels: Vec<Channel>,
-    /// Kafka and ScyllaDB instead of the data directory; `None`: everything is embedded.
+    /// Kafka and ScyllaDB, when several processes share the city; `None`: it lives in the data directory.
     pub(crate) cluster: Option<Cluster>,
 }
 
@@ -356,7 +356,7 @@ mod tests {
         }
         let text = include_str!("../../config/kafka-scylla.toml")
             .replace("burst = 6", "burst = 2")
-            .replace("callback_key_file = \"data/callback.key\"", "");
+            .replace("callback_key_file = \"data-shared/callback.key\"", "");
         let drawn = Configuration::parse("city.toml", &text).whole().unwrap_err().drawn();
         for expected in ["for mitake: burst of at least 3", "for mitake: callback_key_file"] {
             assert!(drawn.contains(expected), "{expected} in\n{drawn}");

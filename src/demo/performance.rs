@@ -137,6 +137,7 @@ pub(crate) async fn perform(
         sms_lane,
         bill: &bill,
         data: &plan.data,
+        is_shared: plan.servers.is_some(),
     };
     Ok(match report::write(&findings, page) {
         0 => Verdict::Holds,

@@ -27,6 +27,8 @@ pub(crate) struct Findings<'a> {
     pub(crate) bill: &'a [BillLine],
     /// Where the books are.
     pub(crate) data: &'a Path,
+    /// Whether the city lives on servers, and only its configuration in `data`.
+    pub(crate) is_shared: bool,
 }
 
 /// Lines of the school's bill that are shown.
@@ -137,15 +139,18 @@ fn school_bill(findings: &Findings<'_>, school: usize, page: &mut Page) {
 
 fn next(findings: &Findings<'_>, story: Option<&Story<'_>>, page: &mut Page) {
     let data = findings.data.display();
+    // A shared city is found by its configuration, which lies beside the data.
+    let city =
+        if findings.is_shared { format!("--config {data}/gatebell.toml") } else { format!("--data {data}") };
     let school = story.map_or(0, Story::school);
     let school = findings.records.city.schools.get(school).map_or("900001", |it| it.code.as_str());
     let pupil = story.map_or("P0000001", Story::pupil_code);
     page.section("What to type next");
     for line in [
-        format!("dev/run notices --data {data} --pupil {pupil}"),
-        format!("dev/run bill --data {data} --term 114-1 --school {school}"),
-        format!("dev/run recount --data {data}"),
-        format!("dev/run ledger export --data {data} --from 2025-09-08 --to 2025-09-08 | head"),
+        format!("dev/run notices {city} --pupil {pupil}"),
+        format!("dev/run bill {city} --term 114-1 --school {school}"),
+        format!("dev/run recount {city}"),
+        format!("dev/run ledger export {city} --from 2025-09-08 --to 2025-09-08 | head"),
         format!("rm -r {data}"),
     ] {
         page.line(line);

@@ -1,8 +1,10 @@
 //! A city on Kafka and ScyllaDB, shared by several processes.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
 use std::num::NonZeroU32;
 use std::ops::Deref;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -97,7 +99,9 @@ pub(crate) struct Prepared {
 impl SharedCity {
     /// The city that `configured` names. Nothing is asked of a server yet.
     pub(super) fn of(configured: &Cluster, clock: CityClock) -> anyhow::Result<Self> {
-        let contact_key = configured.contact_key.fetch().context("the contact key")?;
+        let contact_key = configured.contact_key.fetch().context(
+            "cannot have the contact key: gatebell store migrate makes it in an empty keyspace; to other machines copy it",
+        )?;
         Ok(Self {
             kafka: kafka_settings(&configured.kafka, clock)?,
             cql: cql_settings(&configured.scylla)?,
@@ -135,8 +139,9 @@ impl SharedCity {
                 );
             }
             if let Some(folder) = file.parent() {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot make {}", folder.display()))?;
+                let mut private = DirBuilder::new();
+                private.recursive(true).mode(0o700);
+                private.create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
             }
             make(file)?;
             keys.push(file.display().to_string());
@@ -152,6 +157,11 @@ impl SharedCity {
 
     pub(super) fn name(&self) -> String {
         format!("keyspace {} and the topics {}.*", self.cql.keyspace, self.kafka.topic_prefix)
+    }
+
+    /// For those who take no taps: who stamps them is none of their business.
+    fn whoever_stamps_taps(&self) -> KafkaSettings {
+        KafkaSettings { made_up_city: true, ..self.kafka.clone() }
     }
 
     fn session(&self) -> anyhow::Result<Arc<CqlSession>> {
@@ -172,7 +182,7 @@ impl SharedCity {
     }
 
     pub(super) fn registry(&self) -> anyhow::Result<Arc<dyn RegistryStore>> {
-        self.runtime.block_on(kafka::existing_topics(&self.kafka))?;
+        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps_taps()))?;
         let processes = Processes { reports: self.reports()?, runtime: self.runtime.handle().clone() };
         Ok(Arc::new(KafkaRegistry::new(&self.kafka, self.contact_key.clone(), processes)?))
     }
@@ -194,7 +204,7 @@ impl SharedCity {
     }
 
     pub(super) fn rejected(&self) -> anyhow::Result<Arc<dyn RejectedLog>> {
-        self.runtime.block_on(kafka::existing_topics(&self.kafka))?;
+        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps_taps()))?;
         Ok(Arc::new(KafkaRejectedLog::new(&self.kafka)?))
     }
 
@@ -214,8 +224,10 @@ impl SharedCity {
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Backing> {
         let mut kafka = self.kafka.clone();
+        // Known before the topics are judged: a made-up city's taps may carry a made-up time.
+        let are_there = self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps_taps())).is_ok();
+        kafka.made_up_city = kafka.made_up_city || (are_there && self.registry()?.is_made_up()?);
         let cluster = self.runtime.block_on(kafka::prepare_topics(&kafka))?;
-        kafka.made_up_city = kafka.made_up_city || self.registry()?.is_made_up()?;
         let session = self.session()?;
         let reports = self.reports()?;
         let rejected = Arc::new(KafkaRejectedLog::new(&kafka)?);
