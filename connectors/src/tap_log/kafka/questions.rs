@@ -162,6 +162,8 @@ fn first_record(
         let Some(polled) = client.poll(Duration::from_millis(100)) else { continue };
         let message = match polled {
             Err(KafkaError::PartitionEOF(ended)) if ended == in_protocol(partition) => return Ok(Some(None)),
+            // Of the client as a whole, from an outage that may be over: what was asked for may still come.
+            Err(KafkaError::MessageConsumption(_)) => continue,
             polled => polled?,
         };
         if message.partition() == in_protocol(partition) && message.offset() >= start {
