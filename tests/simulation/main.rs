@@ -5,6 +5,7 @@
 //! `GATEBELL_SEEDS=17..18 cargo test --test simulation` replays it.
 
 mod city;
+mod coverage;
 mod judge;
 mod world;
 
@@ -37,7 +38,7 @@ fn play(seed: u64) -> (World, Outcome) {
 
 #[test]
 fn invariants_hold_through_crashes_and_bad_gateways() {
-    let mut coverage = judge::Coverage::default();
+    let mut coverage = coverage::Coverage::default();
     let mut failures = Vec::new();
     for seed in seeds() {
         let (world, outcome) = play(seed);
