@@ -2,28 +2,36 @@
 //! middle of a morning; and what is left when the day is over.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::ops::Range;
+use std::time::Duration;
 
 use gatebell_gateway_sim::GatewaySim;
-use serde_json::Value;
+use jiff::Timestamp;
 
-use crate::crash::{nasty, seen_by_parents};
+use crate::accounts::{books_when_settled, nasty};
 use crate::front::Front;
-use crate::process::{PATIENCE, Serving, Shared, Station, report_to};
+use crate::kills::Kills;
+use crate::morning::{Reported, morning};
+use crate::owners::{self, WithoutOwner};
+use crate::process::{Serving, Shared, Station};
 use crate::servers::{OwnServers, Servers};
-use crate::town::tap;
-use crate::{entries, gentle, simulator};
+use crate::{entries, gentle, simulator, tell};
 
 /// Processes that share every gateway's rate.
 const PROCESSES: usize = 3;
-/// Taps in one report.
-const REPORT_TAPS: usize = 8;
 /// A member of the group that is silent for so long loses its partitions; the least that Kafka takes.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// A seat that is not renewed for so long is another's.
 const SEAT_LAPSES_AFTER: Duration = Duration::from_secs(15);
 /// Kills in `dev/test`; `GATEBELL_KILLS` asks for more.
 const KILLS: usize = 3;
+/// The next one comes so long after the last one's successor listens: sometimes before the group has settled.
+const KILL_AFTER: Range<Duration> = Duration::from_secs(3)..Duration::from_secs(12);
+/// After the third kill, and so many later again, one process is put to sleep and another one exchanged.
+const OTHER_EVENTS_EVERY_KILLS: usize = 10;
+/// Pupils who pass between two kills, about.
+const PUPILS_PER_KILL: usize = 100;
 
 /// A town whose engine is several processes.
 struct Company {
@@ -35,6 +43,8 @@ struct Company {
     /// The processes that run, by the number of their station.
     serving: BTreeMap<usize, Serving>,
     asleep: BTreeSet<usize>,
+    /// When which process went.
+    gone: Vec<(Timestamp, owners::Event)>,
 }
 
 impl Company {
@@ -48,7 +58,16 @@ impl Company {
         };
         let first = Station::sharing(pupils, &sim, &shared);
         let stations = (1..=PROCESSES).map(|number| first.another(&format!("process-{number}"))).collect();
-        Self { sim, shared, stations, taps, callbacks, serving: BTreeMap::new(), asleep: BTreeSet::new() }
+        Self {
+            sim,
+            shared,
+            stations,
+            taps,
+            callbacks,
+            serving: BTreeMap::new(),
+            asleep: BTreeSet::new(),
+            gone: Vec::new(),
+        }
     }
 
     fn station(&self) -> &Station {
@@ -71,14 +90,17 @@ impl Company {
     async fn kill_and_replace(&mut self, number: usize) {
         if let Some(mut serving) = self.serving.remove(&number) {
             serving.kill();
+            self.note_gone(number, "a kill");
         }
         self.put_behind();
         self.start(number).await;
     }
 
-    /// Longer than the group waits for it and than its seat lasts.
+    /// Longer than the group waits for it and than its seat lasts; in the midst of its work.
     async fn let_sleep(&mut self, number: usize) {
+        self.serving[&number].until_owning().await;
         self.serving[&number].signal("STOP");
+        self.note_gone(number, "a process fell asleep");
         self.asleep.insert(number);
         self.put_behind();
         tokio::time::sleep(SESSION_TIMEOUT + SEAT_LAPSES_AFTER).await;
@@ -89,79 +111,37 @@ impl Company {
 
     async fn take_away(&mut self, number: usize) {
         let mut serving = self.serving.remove(&number).expect("it runs");
+        self.note_gone(number, "a clean stop");
         self.put_behind();
         assert!(serving.stop("TERM").await.success(), "{}", serving.logged());
     }
 
-    fn logged(&self) -> String {
-        let logs = self.serving.iter().map(|(number, serving)| format!("-- {number}\n{}", serving.logged()));
-        logs.collect()
+    fn note_gone(&mut self, process: usize, why: &'static str) {
+        self.gone.push((Timestamp::now(), owners::Event::Gone { process, why }));
+    }
+
+    fn without_owner(&self) -> WithoutOwner {
+        let logged = self.stations.iter().enumerate().flat_map(|(process, station)| {
+            owners::events_in(&fs::read_to_string(station.log_file()).unwrap_or_default(), process)
+        });
+        WithoutOwner::of(logged.chain(self.gone.iter().cloned()).collect(), SESSION_TIMEOUT)
     }
 }
 
-/// Reports every pupil's tap until each was acknowledged, spread over `lasts`.
-async fn morning(url: String, token: String, pupils: usize, lasts: Duration) {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
-    let numbers: Vec<usize> = (0..pupils).collect();
-    let pause = lasts / u32::try_from(pupils.div_ceil(REPORT_TAPS)).unwrap();
-    for group in numbers.chunks(REPORT_TAPS) {
-        let taps: Vec<Value> = group.iter().map(|pupil| tap(*pupil)).collect();
-        let begun = Instant::now();
-        loop {
-            match report_to(&client, &url, &token, &taps).await {
-                Ok((202, answer)) => {
-                    assert_eq!(answer["accepted"], group.len());
-                    break;
-                }
-                Ok((429 | 503, _)) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                Ok(other) => panic!("{other:?}"),
-            }
-            assert!(begun.elapsed() < PATIENCE, "taps are not taken");
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Waits until everything is charged and told, then compares the accounts of ledger, bill and gateway.
-async fn assert_accounts_equal(company: Company, pupils: usize) {
-    let station = company.station();
-    let ledger = station
-        .until_ledger("every charge and every push", |ledger| {
-            entries(ledger, "charged").len() >= pupils && entries(ledger, "accepted").len() >= pupils
-        })
-        .await;
-    station.assert_recounted();
-    assert_eq!(entries(&ledger, "charged").len(), pupils, "no SMS is billed twice");
-    let billed: u64 = station.bill().iter().map(|line| line["delivered"].as_u64().unwrap()).sum();
-    assert_eq!(billed, pupils as u64);
-    let seen = seen_by_parents(&ledger);
-    assert_eq!(
-        seen.len(),
-        3 * pupils,
-        "an SMS is delivered and charged, a push accepted; nothing else: {seen:#?}"
-    );
-
-    let logged = company.logged();
+/// Waits until everything is settled, compares the accounts and says what is equal; `what` happened.
+async fn assert_accounts_equal(what: &str, company: Company, pupils: usize, reported: &Reported) {
+    let books = books_when_settled(company.station(), pupils).await;
+    let without_owner = company.without_owner();
     let Company { sim, serving, shared, .. } = company;
     for (_, mut serving) in serving {
         assert!(serving.stop("TERM").await.success(), "{}", serving.logged());
     }
-    let taken = sim.stop().await;
-    assert_eq!(
-        taken.messages.len(),
-        pupils,
-        "what was in doubt went out again under the same reference\n{logged}"
-    );
-    assert_eq!(taken.counts.overruns, 0, "all together keep to the gateway's rate");
-    let delivered: BTreeSet<&str> = taken
-        .messages
-        .iter()
-        .filter(|message| message.is_delivered())
-        .map(|message| message.msgid.as_str())
-        .collect();
-    let proved: BTreeSet<&str> =
-        entries(&ledger, "delivered").iter().map(|line| line["gateway_id"].as_str().unwrap()).collect();
-    assert_eq!(delivered, proved, "the gateway's messages are the ledger's");
+    let accounts = books.compared(pupils, reported, &sim.stop().await);
+    tell(format_args!("{what}: {accounts}"));
+    tell(format_args!(
+        "{what}: {without_owner} the session time-out is {} s, recovery comes on top",
+        SESSION_TIMEOUT.as_secs()
+    ));
     drop(shared);
 }
 
@@ -173,31 +153,36 @@ async fn a_morning_of_three_processes_is_told_and_billed_once() {
         company.start(number).await;
     }
     let url = format!("http://{}/v1/taps", company.taps.address);
-    morning(url, company.station().token.clone(), PUPILS, Duration::from_secs(4)).await;
-    assert_accounts_equal(company, PUPILS).await;
+    let reported = morning(url, company.station().token.clone(), PUPILS, Duration::from_secs(4)).await;
+    assert_accounts_equal("three processes", company, PUPILS, &reported).await;
 }
 
 #[tokio::test]
 async fn processes_that_are_killed_put_to_sleep_and_exchanged_lose_and_double_nothing() {
-    let kills = std::env::var("GATEBELL_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
-    let pupils = 100 * (kills + 3);
+    let mut kills = Kills::asked("three processes", KILLS, usize::MAX);
+    let pupils = PUPILS_PER_KILL * (kills.count + 3);
+    let lasts = KILL_AFTER.end * u32::try_from(kills.count).unwrap() + Duration::from_secs(30);
     let mut company = Company::of(pupils, simulator(nasty()).await, Servers::Common).await;
     for number in 0..PROCESSES {
         company.start(number).await;
     }
     let url = format!("http://{}/v1/taps", company.taps.address);
-    let lasts = Duration::from_secs(4) * u32::try_from(kills + 8).unwrap();
     let readers = tokio::spawn(morning(url, company.station().token.clone(), pupils, lasts));
 
-    for kill in 0..kills {
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        company.kill_and_replace(kill % PROCESSES).await;
+    for kill in 1..=kills.count {
+        tokio::time::sleep(kills.time(KILL_AFTER)).await;
+        company.kill_and_replace(kills.one_of(PROCESSES)).await;
+        if kill % OTHER_EVENTS_EVERY_KILLS == KILLS {
+            company.let_sleep(kills.one_of(PROCESSES)).await;
+            tokio::time::sleep(kills.time(KILL_AFTER)).await;
+            let exchanged = kills.one_of(PROCESSES);
+            company.take_away(exchanged).await;
+            company.start(exchanged).await;
+        }
     }
-    company.let_sleep(1).await;
-    company.take_away(2).await;
-    company.start(2).await;
-    readers.await.unwrap();
-    assert_accounts_equal(company, pupils).await;
+    let reported = readers.await.unwrap();
+    let what = format!("{} kills of three processes", kills.count);
+    assert_accounts_equal(&what, company, pupils, &reported).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,11 +202,11 @@ async fn a_broker_and_a_store_that_crash_under_load_lose_and_double_nothing() {
         let Servers::Own(own) = &company.shared.servers else { unreachable!("they are its own") };
         tokio::task::block_in_place(|| own.crash(server));
     }
-    readers.await.unwrap();
+    let reported = readers.await.unwrap();
     for serving in company.serving.values() {
         serving.until_ready("readiness", |status, _| status == 200).await;
     }
-    assert_accounts_equal(company, PUPILS).await;
+    assert_accounts_equal("crashes of broker and store", company, PUPILS, &reported).await;
 }
 
 /// Protects a guardian while three processes run: the command returns when all of them know.

@@ -63,19 +63,39 @@ impl Station {
     /// heads.
     pub(crate) fn of(pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
         let station = Self::empty(pupils, sim, more);
-        let imported = station.gatebell(&["import", "--made-up", station.town.directory.to_str().unwrap()]);
-        assert!(imported.status.success(), "{}", printed(&imported));
+        station.import();
         station
     }
 
     /// As [`Station::of`], but the town is not imported yet.
     pub(crate) fn empty(pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
+        Self::empty_at("http://127.0.0.1:0", pupils, sim, more)
+    }
+
+    fn empty_at(callback_url: &str, pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let town = Town::of(pupils, folder.path());
         let configuration = folder.path().join("gatebell.toml");
-        fs::write(&configuration, configuration_of(sim, &town, "http://127.0.0.1:0", more)).unwrap();
+        fs::write(&configuration, configuration_of(sim, &town, callback_url, more)).unwrap();
         let mut station = Self::on(folder, town, configuration);
         station.token = station.new_token(&[]);
+        station
+    }
+
+    fn import(&self) {
+        let imported = self.gatebell(&["import", "--made-up", self.town.directory.to_str().unwrap()]);
+        assert!(imported.status.success(), "{}", printed(&imported));
+    }
+
+    /// As [`Station::of`], with gateways calling back to `callbacks`, whichever address the process has.
+    pub(crate) fn called_back_at(
+        callbacks: SocketAddr,
+        pupils: usize,
+        sim: &GatewaySim,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let station = Self::empty_at(&format!("http://{callbacks}"), pupils, sim, more);
+        station.import();
         station
     }
 
@@ -144,7 +164,18 @@ impl Station {
     }
 
     /// As [`Station::serve`], by way of `command`.
-    pub(crate) async fn serve_by(&self, mut command: Command) -> Serving {
+    pub(crate) async fn serve_by(&self, command: Command) -> Serving {
+        let mut serving = self.begin_by(command);
+        serving.until_listening().await;
+        serving
+    }
+
+    /// Starts to serve and waits for nothing.
+    pub(crate) fn begin_to_serve(&self) -> Serving {
+        self.begin_by(self.command(&["serve"]))
+    }
+
+    fn begin_by(&self, mut command: Command) -> Serving {
         let listeners = self.data.join("listeners.json");
         // One that was killed leaves it behind.
         fs::remove_file(&listeners).ok();
@@ -155,23 +186,7 @@ impl Station {
             .stderr(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut serving = Serving { child, log, addresses: None, token: self.token.clone() };
-        let begun = Instant::now();
-        while !listeners.exists() {
-            assert!(begun.elapsed() < PATIENCE, "does not listen:\n{}", serving.logged());
-            if let Some(status) = serving.child.try_wait().unwrap() {
-                panic!("ended with {status}:\n{}", serving.logged());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        let content: Value = serde_json::from_slice(&fs::read(&listeners).unwrap()).unwrap();
-        let address = |surface: &str| content[surface].as_str().unwrap().parse().unwrap();
-        serving.addresses = Some(Addresses {
-            taps: address("taps"),
-            callbacks: address("callbacks"),
-            metrics: address("metrics"),
-        });
-        serving
+        Serving { child, log, listeners, addresses: None, token: self.token.clone() }
     }
 
     pub(crate) fn log_file(&self) -> PathBuf {
@@ -186,14 +201,33 @@ impl Station {
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Records in the tap log's file.
-    pub(crate) fn taps_on_disk(&self) -> u64 {
-        let file = rusqlite::Connection::open(self.data.join("taps.db")).unwrap();
+    /// What lies in the tap log's file, partition after partition.
+    pub(crate) fn taps_on_disk(&self) -> Vec<String> {
+        let file = self.tap_log_file();
+        let values = |partition: u32| -> Vec<String> {
+            let mut rows =
+                file.prepare(&format!("SELECT value FROM tap_{partition} ORDER BY offset")).unwrap();
+            let values = rows.query_map([], |row| row.get(0)).unwrap();
+            values.map(|value| String::from_utf8(value.unwrap()).unwrap()).collect()
+        };
+        (0..PARTITIONS).flat_map(values).collect()
+    }
+
+    /// Taps in the log's file that are not below a committed offset.
+    pub(crate) fn undecided_taps(&self) -> i64 {
+        let file = self.tap_log_file();
         let count = |partition: u32| -> i64 {
-            let query = format!("SELECT count(*) FROM tap_{partition}");
+            let query = format!(
+                "SELECT count(*) FROM tap_{partition} WHERE offset >=
+                     coalesce((SELECT next_offset FROM committed WHERE partition = {partition}), 0)"
+            );
             file.query_row(&query, [], |row| row.get(0)).unwrap()
         };
-        (0..PARTITIONS).map(count).sum::<i64>().cast_unsigned()
+        (0..PARTITIONS).map(count).sum()
+    }
+
+    fn tap_log_file(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.data.join("taps.db")).unwrap()
     }
 
     /// Waits until the ledger is as it should be.
@@ -279,11 +313,31 @@ struct Addresses {
 pub(crate) struct Serving {
     child: Child,
     log: PathBuf,
+    listeners: PathBuf,
     addresses: Option<Addresses>,
     token: String,
 }
 
 impl Serving {
+    /// Waits until it listens.
+    pub(crate) async fn until_listening(&mut self) {
+        let begun = Instant::now();
+        while !self.listeners.exists() {
+            assert!(begun.elapsed() < PATIENCE, "does not listen:\n{}", self.logged());
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("ended with {status}:\n{}", self.logged());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let content: Value = serde_json::from_slice(&fs::read(&self.listeners).unwrap()).unwrap();
+        let address = |surface: &str| content[surface].as_str().unwrap().parse().unwrap();
+        self.addresses = Some(Addresses {
+            taps: address("taps"),
+            callbacks: address("callbacks"),
+            metrics: address("metrics"),
+        });
+    }
+
     fn addresses(&self) -> Addresses {
         self.addresses.expect("it listens")
     }
@@ -324,6 +378,19 @@ impl Serving {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "{what} did not come: {answer}\n{}", self.logged());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until it decides some partition.
+    pub(crate) async fn until_owning(&self) {
+        let begun = Instant::now();
+        let owns = |page: &str| {
+            let mut figures = page.lines().filter_map(|line| line.strip_prefix("gatebell_partitions_owned "));
+            figures.any(|owned| owned != "0")
+        };
+        while !owns(&self.page("/metrics").await.1) {
+            assert!(begun.elapsed() < PATIENCE, "owns nothing:\n{}", self.logged());
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
