@@ -6,8 +6,8 @@ use std::fmt;
 
 use gatebell_engine::ledger::Event;
 
-use crate::judge::by_notice;
 use crate::Played;
+use crate::judge::by_notice;
 
 /// How often each thing was reached.
 #[derive(Default)]
