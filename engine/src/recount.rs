@@ -12,6 +12,7 @@ use std::fmt;
 use compact_str::CompactString;
 
 use crate::ids::{GuardianId, OrderId, PupilId};
+use crate::invariants::predicates;
 use crate::ledger::{Event, LedgerEntry};
 use crate::notice::{Channel, NoticeKind};
 use crate::ports::ledger::Counter;
@@ -158,7 +159,7 @@ impl Recount {
             let Counter { term, pupil, guardian, order, delivered: stored } = counter.clone();
             let key = (term, pupil, guardian, order);
             let derived = delivered.remove(&key).unwrap_or(0);
-            if stored != derived {
+            if !predicates::counter_is_recount(stored, derived) {
                 differences.push(counter_difference(key, stored, derived));
             }
         }

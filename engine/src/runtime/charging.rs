@@ -4,6 +4,7 @@ use compact_str::CompactString;
 
 use super::retrying;
 use super::status::Status;
+use crate::invariants::{Invariant, Watch, predicates};
 use crate::ledger::{Charge, Event, LedgerEntry};
 use crate::notice::Channel;
 use crate::ports::ledger::{ChargeVerdict, Ledger};
@@ -14,6 +15,9 @@ use crate::ports::ledger::{ChargeVerdict, Ledger};
 /// `delivered` proves it; so does `accepted` on SMS, since that is written only where the gateway gives no receipts.
 pub(crate) async fn charge_if_proven(status: &Status, ledger: &dyn Ledger, term: &str, proof: &LedgerEntry) {
     let Some(charge) = charge_for(term, proof) else { return };
+    if !may_be_booked(status.watch(), &charge) {
+        return;
+    }
     let verdict = retrying(status, "ledger", || ledger.charge(charge.clone())).await;
     let event = match verdict {
         ChargeVerdict::Charged => Event::Charged,
@@ -21,6 +25,14 @@ pub(crate) async fn charge_if_proven(status: &Status, ledger: &dyn Ledger, term:
     };
     status.count_entries(&[proof.followed_by(event, proof.time)]);
     metrics::counter!("gatebell_charges_total", "verdict" => event.name()).increment(1);
+}
+
+/// Whether `charge` is one that a parent owes, asked once more before it is booked (B1, B4): what was not booked can be
+/// booked later.
+fn may_be_booked(watch: &Watch, charge: &Charge) -> bool {
+    let position = charge.proof.position;
+    let is_proven = watch.check(Invariant::B1, predicates::proves_success(charge.proof.event), position);
+    watch.check(Invariant::B4, predicates::is_payable(charge.kind), position) && is_proven
 }
 
 fn charge_for(term: &str, proof: &LedgerEntry) -> Option<Charge> {
@@ -63,6 +75,23 @@ mod tests {
             gateway: None,
             gateway_id: None,
             reason: None,
+        }
+    }
+
+    #[test]
+    fn what_no_parent_owes_is_not_booked_but_counted() {
+        let due =
+            charge_for("114-1", &entry(Event::Delivered, Channel::Sms, NoticeKind::Arrival, Some("O1")))
+                .expect("a passage that was delivered and ordered");
+        let unproven =
+            Charge { proof: due.proof.followed_by(Event::Submitted, due.proof.time), ..due.clone() };
+        let emergency = Charge { kind: NoticeKind::Emergency, ..due.clone() };
+        for (charge, broken) in
+            [(due, None), (unproven, Some(Invariant::B1)), (emergency, Some(Invariant::B4))]
+        {
+            let watch = Watch::new();
+            assert_eq!(may_be_booked(&watch, &charge), broken.is_none(), "{charge:?}");
+            assert_eq!(watch.violations().first().map(|seen| seen.invariant), broken);
         }
     }
 

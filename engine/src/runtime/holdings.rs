@@ -83,11 +83,13 @@ impl Holdings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariants::Watch;
     use crate::ledger::OwnerToken;
     use std::time::Duration;
 
     fn tenure(partition: u32) -> Arc<Tenure> {
-        Arc::new(Tenure::beginning_with(0, partition, OwnerToken(1), Duration::ZERO))
+        let watch = Arc::new(Watch::new());
+        Arc::new(Tenure::beginning_with(0, partition, OwnerToken(1), Duration::ZERO, watch))
     }
 
     #[tokio::test]

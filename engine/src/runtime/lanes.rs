@@ -17,9 +17,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::holdings::Endings;
+use super::last_look::Outgoing;
 use super::pending::{Delayed, INTAKE_MAX, Pending};
 use super::sending::{self, Answered, ClaimStep, LaneContext};
 use super::status::LaneState;
+use crate::invariants::Invariant;
+use crate::invariants::predicates::{self, SentAccount};
 use crate::lane::attempt::{LanePause, NextStep};
 use crate::lane::limiter::Limiter;
 use crate::lane::queue::LaneQueue;
@@ -34,6 +37,8 @@ const FLUSH_ENTRIES_MAX: usize = 1000;
 const UNFLUSHED_MAX: usize = 20_000;
 /// Wait before the ledger is asked again after an error, in real time.
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
+/// Least wait of a lane that must not send what its limiter has let go, in real time.
+const HELD_BACK_WAIT: Duration = Duration::from_millis(10);
 /// How often a lane that holds looks whether it may go on.
 const HOLD_CHECK: Duration = Duration::from_millis(100);
 /// Claims ahead of need cover so much of the rate, so that the ledger's latency costs no throughput.
@@ -59,6 +64,8 @@ pub(crate) struct Lane {
     /// Says when tenures have ended.
     endings: Endings,
     limiter: Limiter,
+    /// What left, by an account that the limiter does not keep (L1).
+    sent: SentAccount,
     /// The taking of the seat that the limiter belongs to.
     seating: u64,
     queue: LaneQueue<Pending>,
@@ -78,13 +85,17 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(context: Arc<LaneContext>, intake: mpsc::Receiver<Pending>, endings: Endings) -> Self {
-        let limiter = empty_limiter(&context);
+        let now = context.clock.monotonic();
+        let limiter = empty_limiter(&context, now);
         let seating = context.vitals.seatings();
+        let profile = context.connector.profile();
+        let sent = SentAccount::new(profile.message_interval(), profile.burst_share()).spent_at(now);
         Self {
             context,
             intake,
             endings,
             limiter,
+            sent,
             seating,
             queue: LaneQueue::default(),
             delayed: BinaryHeap::new(),
@@ -371,7 +382,9 @@ impl Lane {
         let seating = self.context.vitals.seatings();
         if seating != self.seating {
             self.seating = seating;
-            self.limiter = empty_limiter(&self.context);
+            let now = self.context.clock.monotonic();
+            self.limiter = empty_limiter(&self.context, now);
+            self.sent = self.sent.spent_at(now);
         }
     }
 
@@ -389,20 +402,47 @@ impl Lane {
             if self.on_wire.len() >= window {
                 return None;
             }
-            let permits = match self.limiter.take(self.ready.len().min(batch_max)) {
+            let now = self.context.clock.monotonic();
+            let permits = match self.limiter.take(self.ready.len().min(batch_max), now) {
                 Ok(permits) => permits,
                 Err(wait) => return Some(wait),
             };
-            let batch = self.take_batch(permits);
+            let mut batch = self.take_batch(permits);
             if batch.is_empty() {
                 continue;
             }
+            self.hold_back(&mut batch, now);
+            if batch.is_empty() {
+                return Some(self.sent.due_in(now).max(HELD_BACK_WAIT));
+            }
+            self.sent.sent(u32::try_from(batch.len()).unwrap_or(u32::MAX), now);
             self.context.lane_status.permits_taken(batch.len());
             self.messages_on_wire += batch.len();
-            batch.iter().for_each(|(item, _)| item.tenure.take_off());
+            batch.iter().for_each(|outgoing| outgoing.item.tenure.take_off());
             self.on_wire.push(Box::pin(sending::submit(Arc::clone(&self.context), batch, self.down_streak)));
         }
         None
+    }
+
+    /// Puts back what limiter and window should not have let go: a defect, and the gateway must not feel it (L1).
+    fn hold_back(&mut self, batch: &mut Vec<Outgoing>, now: Duration) {
+        let Some(first) = batch.first() else { return };
+        let profile = self.context.connector.profile();
+        let fits = predicates::within_window(self.on_wire.len() + 1, profile.window_share());
+        let due = if fits { usize::try_from(self.sent.due_at(now)).unwrap_or(usize::MAX) } else { 0 };
+        let position = first.item.notice.position;
+        let watch = self.context.status.watch();
+        watch.check_lane(Invariant::L1, batch.len() <= due, &profile.name, position);
+        for outgoing in batch.drain(due.min(batch.len())..) {
+            self.ready.push(outgoing.item.rank(), outgoing.item);
+        }
+    }
+
+    /// What leaves is the most urgent of what is ready (L2).
+    fn watch_order(&self, leaving: &Pending) {
+        let is_first = predicates::most_urgent_first(leaving.rank(), self.ready.peek());
+        let lane = &self.context.connector.profile().name;
+        self.context.status.watch().check_lane(Invariant::L2, is_first, lane, leaving.notice.position);
     }
 
     /// Whether a repeated reference might be taken for a new message: the gateway recognises references for so long only.
@@ -413,7 +453,7 @@ impl Lane {
     }
 
     /// Takes at most `wanted` messages from what is ready, looking each up once more (N3, N4).
-    fn take_batch(&mut self, wanted: usize) -> Vec<(Pending, crate::ports::channel::Message)> {
+    fn take_batch(&mut self, wanted: usize) -> Vec<Outgoing> {
         let mut batch = Vec::with_capacity(wanted);
         while batch.len() < wanted {
             let Some(item) = self.ready.pop() else { break };
@@ -421,6 +461,7 @@ impl Lane {
                 self.release(item);
                 continue;
             }
+            self.watch_order(&item);
             let now = self.context.clock.now();
             if item.notice.deadline <= now {
                 self.expire(item);
@@ -433,7 +474,8 @@ impl Lane {
             match self.context.index.recipient(&item.notice, now) {
                 Ok(recipient) => {
                     let message = sending::message(&self.context, &item, recipient);
-                    batch.push((item, message));
+                    let looked_up_at = self.context.clock.monotonic();
+                    batch.push(Outgoing { item, message, looked_up_on: now, looked_up_at });
                 }
                 Err(suppression) => self.end_suppressed(item, suppression.reason()),
             }
@@ -557,9 +599,9 @@ impl Lane {
     }
 }
 
-fn empty_limiter(context: &LaneContext) -> Limiter {
+fn empty_limiter(context: &LaneContext, now: Duration) -> Limiter {
     let profile = context.connector.profile();
-    Limiter::new(profile.message_interval(), profile.burst_share(), Arc::clone(&context.clock))
+    Limiter::new(profile.message_interval(), profile.burst_share(), now)
 }
 
 async fn sleep(wait: Option<Duration>) {
@@ -574,3 +616,6 @@ async fn flushed(flushing: &mut Option<BoxFuture<'static, Vec<Finished>>>) -> Ve
         None => futures::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,10 @@
 
 mod charging;
 mod holdings;
+#[cfg(test)]
+mod lane_fixture;
 mod lanes;
+mod last_look;
 mod pending;
 mod polling;
 mod receipts;

@@ -162,6 +162,7 @@ async fn give_up(context: &LaneContext, page: &[LedgerEntry], now: Timestamp) {
         let known =
             retrying(&context.status, "ledger", || context.ledger.entries_of(entry.position, entry.notice))
                 .await;
+        context.status.watch().check_history(entry.position, known.iter().map(|known| known.event));
         if !known.iter().any(|known| known.event.is_end()) {
             let over = entry.followed_by(Event::Failed, now).because("no_receipt");
             super::sending::append(context, std::slice::from_ref(&over)).await;

@@ -138,6 +138,7 @@ async fn settle(context: &ReceiptContext, receipt: &Receipt) -> Settlement {
     let entries =
         retrying(&context.status, "ledger", || context.ledger.entries_of(receipt.position, receipt.notice))
             .await;
+    context.status.watch().check_history(receipt.position, entries.iter().map(|entry| entry.event));
     let settlement = match standing(&entries, receipt) {
         Standing::Unknown => Settlement::Unmatched,
         Standing::Contradicted => Settlement::Mismatched,

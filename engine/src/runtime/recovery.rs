@@ -7,11 +7,11 @@
 //! Two things of the ledger are not at their end where a crash fell: a claim under which a request may have left, so that
 //! its notice is *in doubt* from the first moment on, and proof of success that was not charged yet.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::shards::ShardContext;
 use super::{charging, retrying};
-use crate::ids::NoticeId;
+use crate::ids::{LogPosition, NoticeId};
 use crate::ledger::{ClaimKey, ClaimState, Event, LedgerEntry};
 use crate::ports::PortError;
 use crate::ports::tap_log::TapLog;
@@ -47,6 +47,7 @@ pub(crate) async fn seek(
 /// answers.
 pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u64) -> KnownNotices {
     let entries = retrying(&context.status, "ledger", || context.ledger.load_from(partition, offset)).await;
+    check_histories(context, &entries);
     charge_what_is_proven(context, &entries).await;
     let settled: HashSet<NoticeId> =
         entries.iter().filter(|entry| entry.event.settles()).map(|entry| entry.notice).collect();
@@ -57,6 +58,18 @@ pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u
         }
     }
     KnownNotices { settled, in_doubt }
+}
+
+/// What must hold of each notice that a former owner has dealt with.
+fn check_histories(context: &ShardContext, entries: &[LedgerEntry]) {
+    let mut histories: BTreeMap<NoticeId, (LogPosition, Vec<Event>)> = BTreeMap::new();
+    for entry in entries {
+        let (_, events) = histories.entry(entry.notice).or_insert((entry.position, Vec::new()));
+        events.push(entry.event);
+    }
+    for (position, events) in histories.into_values() {
+        context.status.watch().check_history(position, events);
+    }
 }
 
 /// Whether the claim of a notice is still open, so that its request may have reached the gateway.

@@ -10,14 +10,14 @@ use std::time::Duration;
 use compact_str::CompactString;
 use futures::future::join_all;
 
+use super::last_look::{self, Outgoing};
 use super::pending::Pending;
 use super::settling::Settling;
 use super::status::{LaneStatus, Status};
 use super::vitals::Vitals;
 use super::{charging, retrying};
 use crate::index::{Recipient, RegistryIndex};
-use crate::invariants::Invariant;
-use crate::lane::attempt::{NextStep, Standing, after_answer};
+use crate::lane::attempt::{LanePause, NextStep, Standing, after_answer};
 use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry};
 use crate::notice::{Channel, Notice};
 use crate::ports::channel::{ChannelConnector, Message, SubmitOutcome};
@@ -223,16 +223,33 @@ pub(crate) struct Answered {
     pub(crate) ledger_has_it: bool,
 }
 
-/// Hands a batch to the gateway and records what it said. The answer of an SMS is durable when this returns.
+/// Wait of a message that must not leave before its lane looks at it again, in real time.
+const WITHHELD_WAIT: Duration = Duration::from_secs(1);
+
+/// Hands a batch to the gateway and records what it said. The answer of an SMS is durable when this returns. What must not
+/// leave comes back as it is.
 pub(crate) async fn submit(
     context: Arc<LaneContext>,
-    batch: Vec<(Pending, Message)>,
+    batch: Vec<Outgoing>,
     down_streak: u32,
 ) -> Vec<Answered> {
-    let (items, messages): (Vec<Pending>, Vec<Message>) = batch.into_iter().unzip();
-    for item in &items {
-        Invariant::N4.check(context.clock.now() < item.notice.deadline, item.notice.position);
+    let (leaving, withheld): (Vec<Outgoing>, Vec<Outgoing>) =
+        batch.into_iter().partition(|outgoing| last_look::may_leave(&context, outgoing));
+    let withheld = withheld.into_iter().map(|outgoing| Answered {
+        item: outgoing.item,
+        step: NextStep::RetrySame {
+            delay: WITHHELD_WAIT,
+            lane: LanePause::None,
+            reason: CompactString::const_new("withheld"),
+        },
+        ledger_has_it: true,
+    });
+    let mut answered: Vec<Answered> = withheld.collect();
+    if leaving.is_empty() {
+        return answered;
     }
+    let (items, messages): (Vec<Pending>, Vec<Message>) =
+        leaving.into_iter().map(|outgoing| (outgoing.item, outgoing.message)).unzip();
     let started = context.clock.monotonic();
     let timeout = context.connector.profile().submit_timeout;
     let outcomes = match tokio::time::timeout(timeout, context.connector.submit(&messages)).await {
@@ -258,7 +275,8 @@ pub(crate) async fn submit(
         let step = after_answer(outcome, standing);
         record(&context, item, step)
     });
-    join_all(recorded).await
+    answered.extend(join_all(recorded).await);
+    answered
 }
 
 fn outcome_label(outcome: &SubmitOutcome) -> &'static str {
@@ -356,6 +374,7 @@ async fn advance(context: &LaneContext, item: &Pending, moved: &Claim, entry: Op
 async fn has_ended(context: &LaneContext, notice: &Notice) -> bool {
     let known =
         retrying(&context.status, "ledger", || context.ledger.entries_of(notice.position, notice.id)).await;
+    context.status.watch().check_history(notice.position, known.iter().map(|entry| entry.event));
     known.iter().any(|entry| entry.event.is_end())
 }
 

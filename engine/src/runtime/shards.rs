@@ -25,7 +25,7 @@ use super::vitals::Vitals;
 use super::{EngineError, PORT_RETRY};
 use crate::ids::LogPosition;
 use crate::index::RegistryIndex;
-use crate::invariants::Invariant;
+use crate::invariants::{Invariant, Watch, predicates};
 use crate::ledger::OwnerToken;
 use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
@@ -77,7 +77,8 @@ impl OwnedPartition {
     /// What is settled and not committed yet.
     fn uncommitted(&self) -> Option<(u32, u64)> {
         let settled = self.tenure.settled_prefix();
-        (settled != self.committed).then(|| (self.tenure.partition(), settled))
+        let is_news = settled != self.committed && self.tenure.may_commit(settled);
+        is_news.then(|| (self.tenure.partition(), settled))
     }
 }
 
@@ -204,7 +205,8 @@ impl Dispatcher {
         let owner = self.next_owner;
         self.next_owner = OwnerToken(owner.0.wrapping_add(1));
         let began_at = self.context.clock.monotonic();
-        let tenure = Arc::new(Tenure::beginning_with(live_from, partition, owner, began_at));
+        let watch = Arc::clone(self.context.status.watch());
+        let tenure = Arc::new(Tenure::beginning_with(live_from, partition, owner, began_at, watch));
         self.context.holdings.add(&tenure);
         let (batches, inbox) = mpsc::channel(SHARD_QUEUE_BATCHES);
         let shard = Shard::new(
@@ -392,8 +394,10 @@ impl ShardTask {
     ) -> (Vec<Pending>, Vec<Rejection>) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Default::default() };
         let partition = self.tenure.partition();
-        Invariant::T1
-            .check(decisions.taps.len() == records.len(), LogPosition { partition, offset: first.offset });
+        let read = records.iter().map(|record| record.offset);
+        let decided = decisions.taps.iter().map(|decision| decision.offset);
+        let position = LogPosition { partition, offset: first.offset };
+        watch_decisions(self.context.status.watch(), position, self.tenure.next_undecided(), read, decided);
         let mut counts = [0u64; Outcome::ALL.len()];
         let mut pending = Vec::with_capacity(decisions.notices.len());
         let mut rejections = Vec::new();
@@ -471,6 +475,38 @@ impl ShardTask {
     }
 }
 
+/// What must hold of a batch that was decided: one decision for each record read (T1), none of them for a record below
+/// `next_undecided` (T2).
+fn watch_decisions(
+    watch: &Watch,
+    position: LogPosition,
+    next_undecided: u64,
+    read: impl Iterator<Item = u64>,
+    decided: impl Iterator<Item = u64> + Clone,
+) {
+    watch.check(Invariant::T1, predicates::one_outcome_each(read, decided.clone()), position);
+    watch.check(Invariant::T2, predicates::nothing_decided_again(next_undecided, decided), position);
+}
+
 fn outcome_place(outcome: Outcome) -> usize {
     Outcome::ALL.iter().position(|known| *known == outcome).expect("ALL names every outcome")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_left_out_and_a_record_decided_again_are_counted() {
+        let position = LogPosition { partition: 1, offset: 7 };
+        for (read, decided, broken) in [
+            (&[7, 8, 9][..], &[7, 8, 9][..], None),
+            (&[7, 8, 9], &[7, 9], Some(Invariant::T1)),
+            (&[6, 7], &[6, 7], Some(Invariant::T2)),
+        ] {
+            let watch = Watch::new();
+            watch_decisions(&watch, position, 7, read.iter().copied(), decided.iter().copied());
+            assert_eq!(watch.violations().first().map(|seen| seen.invariant), broken, "{read:?} {decided:?}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 
 use super::vitals::Vitals;
 use crate::ids::LaneName;
+use crate::invariants::Watch;
 use crate::ledger::{Event, LedgerEntry};
 use crate::notice::Channel;
 use crate::tap::Outcome;
@@ -186,6 +187,7 @@ struct TapCounters {
 #[derive(Debug)]
 pub struct Status {
     vitals: Arc<Vitals>,
+    watch: Arc<Watch>,
     live: AtomicBool,
     stopping: AtomicBool,
     taps: TapCounters,
@@ -212,6 +214,7 @@ impl Status {
         };
         Self {
             vitals,
+            watch: Arc::new(Watch::new()),
             live: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             taps: TapCounters {
@@ -227,6 +230,11 @@ impl Status {
             entries: Mutex::default(),
             latencies: Mutex::default(),
         }
+    }
+
+    /// What must hold, and whether it did.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     /// Whether the registry and today's taps have been read.

@@ -4,14 +4,14 @@
 //! lock is held for a few instructions and never across an await.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::LogPosition;
-use crate::invariants::Invariant;
+use crate::invariants::{Invariant, Watch, predicates};
 use crate::ledger::OwnerToken;
 
 #[derive(Debug)]
@@ -20,6 +20,9 @@ struct Progress {
     decided: u64,
     /// Offsets with notices that are not settled, and how many.
     unsettled: BTreeMap<u64, u32>,
+    /// Notices ever opened, and how many of them are settled: an account that `unsettled` must agree with.
+    opened: u64,
+    settled: u64,
     /// Requests of this partition on the wire.
     in_flight: usize,
 }
@@ -32,19 +35,33 @@ pub(crate) struct Tenure {
     /// On the monotonic clock.
     began_at: Duration,
     over: CancellationToken,
+    watch: Arc<Watch>,
     progress: Mutex<Progress>,
     landed: Notify,
 }
 
 impl Tenure {
     /// Of `owner`, since `began_at`: begins with `next`, the first offset to be decided; everything below is settled.
-    pub(crate) fn beginning_with(next: u64, partition: u32, owner: OwnerToken, began_at: Duration) -> Self {
+    pub(crate) fn beginning_with(
+        next: u64,
+        partition: u32,
+        owner: OwnerToken,
+        began_at: Duration,
+        watch: Arc<Watch>,
+    ) -> Self {
         Self {
             partition,
             owner,
             began_at,
             over: CancellationToken::new(),
-            progress: Mutex::new(Progress { decided: next, unsettled: BTreeMap::new(), in_flight: 0 }),
+            watch,
+            progress: Mutex::new(Progress {
+                decided: next,
+                unsettled: BTreeMap::new(),
+                opened: 0,
+                settled: 0,
+                in_flight: 0,
+            }),
             landed: Notify::new(),
         }
     }
@@ -73,6 +90,7 @@ impl Tenure {
     pub(crate) fn decided(&self, next: u64, unsettled: impl IntoIterator<Item = (u64, u32)>) {
         let mut progress = self.progress();
         for (offset, notices) in unsettled.into_iter().filter(|(_, notices)| *notices > 0) {
+            progress.opened += u64::from(notices);
             progress.unsettled.insert(offset, notices);
         }
         progress.decided = progress.decided.max(next);
@@ -92,14 +110,27 @@ impl Tenure {
             }
             None => false,
         };
+        progress.settled += u64::from(known);
         drop(progress);
-        Invariant::N1.check(known, LogPosition { partition: self.partition, offset });
+        self.watch.check(Invariant::N1, known, LogPosition { partition: self.partition, offset });
     }
 
     /// Everything below this offset is settled: what may be committed.
     pub(crate) fn settled_prefix(&self) -> u64 {
         let progress = self.progress();
         progress.unsettled.first_key_value().map_or(progress.decided, |(offset, _)| *offset)
+    }
+
+    /// Whether everything below `offset` is settled for all that this tenure knows, asked before it is committed (T3).
+    pub(crate) fn may_commit(&self, offset: u64) -> bool {
+        let progress = self.progress();
+        // In the order of the offsets: the first says it for all.
+        let first_unsettled = progress.unsettled.keys().copied().take(1);
+        let is_settled = offset <= progress.decided
+            && predicates::nothing_unsettled_below(offset, first_unsettled)
+            && predicates::accounts_agree(progress.opened, progress.settled, progress.unsettled.len());
+        drop(progress);
+        self.watch.check(Invariant::T3, is_settled, LogPosition { partition: self.partition, offset })
     }
 
     /// The first offset that is not decided yet.
@@ -152,7 +183,7 @@ mod tests {
     use super::*;
 
     fn tenure(next: u64) -> Tenure {
-        Tenure::beginning_with(next, 0, OwnerToken(1), Duration::ZERO)
+        Tenure::beginning_with(next, 0, OwnerToken(1), Duration::ZERO, Arc::new(Watch::new()))
     }
 
     #[test]
@@ -167,6 +198,35 @@ mod tests {
         assert_eq!(tenure.settled_prefix(), 11);
         tenure.settle(11);
         assert_eq!(tenure.settled_prefix(), 15);
+    }
+
+    #[test]
+    fn an_offset_is_not_committed_above_what_is_open_and_the_breach_is_counted() {
+        let tenure = tenure(10);
+        tenure.decided(15, [(11, 2)]);
+        assert!(tenure.may_commit(11) && tenure.watch.violations().is_empty());
+        assert!(!tenure.may_commit(12), "a notice at 11 is open");
+        assert!(!tenure.may_commit(16), "15 is not decided");
+        tenure.settle(11);
+        tenure.settle(11);
+        assert!(tenure.may_commit(15));
+        // A notice that was opened and is listed nowhere.
+        tenure.progress().opened += 1;
+        assert!(!tenure.may_commit(15));
+        let [seen] = tenure.watch.violations().try_into().expect("one invariant at one place");
+        assert_eq!((seen.invariant, seen.first.offset, seen.count), (Invariant::T3, 12, 3));
+    }
+
+    #[test]
+    fn a_notice_that_is_settled_twice_is_counted() {
+        let tenure = tenure(10);
+        tenure.decided(12, [(11, 1)]);
+        tenure.settle(11);
+        assert!(tenure.watch.violations().is_empty());
+        tenure.settle(11);
+        let [seen] = tenure.watch.violations().try_into().expect("one invariant at one place");
+        assert_eq!((seen.invariant, seen.first.offset, seen.count), (Invariant::N1, 11, 1));
+        assert!(tenure.may_commit(12), "the second time changes nothing");
     }
 
     #[tokio::test]

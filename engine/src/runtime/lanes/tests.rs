@@ -1,0 +1,67 @@
+//! What a lane does where its limiter, its window or its queue does not do what it should.
+
+use super::*;
+use crate::notice::NoticeKind;
+use crate::runtime::holdings::Holdings;
+use crate::runtime::lane_fixture::{BURST, INTERVAL, LaneFixture};
+use crate::runtime::pending;
+
+/// A lane with so many arrivals that are ready to leave.
+fn lane(fixture: &LaneFixture, ready: u64) -> Lane {
+    let (_, intake) = pending::intake();
+    let mut lane = Lane::new(Arc::clone(&fixture.context), intake, Holdings::default().endings());
+    for offset in 0..ready {
+        let item = fixture.pending(offset, NoticeKind::Arrival);
+        lane.ready.push(item.rank(), item);
+    }
+    lane
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_sends_as_its_limiter_allows_without_a_breach() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 9);
+    assert_eq!(lane.start_submits(), Some(INTERVAL), "a fresh limiter is empty");
+    tokio::time::advance(INTERVAL * 10).await;
+    assert!(lane.start_submits().is_some());
+    assert_eq!((lane.messages_on_wire, fixture.broken()), (BURST as usize, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_limiter_lets_too_much_go_holds_and_the_breach_is_counted() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 9);
+    lane.limiter = Limiter::new(Duration::from_nanos(1), 100, Duration::ZERO);
+    tokio::time::advance(INTERVAL).await;
+    // Nine are let go, one is due.
+    assert_eq!(lane.start_submits(), Some(INTERVAL));
+    assert_eq!((lane.messages_on_wire, lane.ready.len()), (1, 8));
+    assert_eq!(fixture.broken(), [Invariant::L1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_beyond_the_window() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 0);
+    tokio::time::advance(INTERVAL * 10).await;
+    for _ in 0..fixture.context.connector.profile().window_share() {
+        lane.on_wire.push(Box::pin(futures::future::pending()));
+    }
+    let mut batch = vec![fixture.outgoing().await];
+    lane.hold_back(&mut batch, fixture.context.clock.monotonic());
+    assert_eq!((batch.len(), lane.ready.len()), (0, 1));
+    assert_eq!(fixture.broken(), [Invariant::L1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emergency_that_is_overtaken_is_counted() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 0);
+    let passage = fixture.pending(0, NoticeKind::Arrival);
+    lane.watch_order(&passage);
+    assert_eq!(fixture.broken(), []);
+    let emergency = fixture.pending(1, NoticeKind::Emergency);
+    lane.ready.push(emergency.rank(), emergency);
+    lane.watch_order(&passage);
+    assert_eq!(fixture.broken(), [Invariant::L2]);
+}
