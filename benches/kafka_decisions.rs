@@ -270,6 +270,7 @@ impl Running {
             tap_log: Box::new(log),
             ledger,
             receipts: Arc::new(FakeReceiptLog::default()),
+            message_ids: BTreeMap::new(),
             rejected: Arc::new(FakeRejectedLog::default()),
             registry: Box::new(registry.clone()),
             seats: Arc::new(OnlySeat),

@@ -86,6 +86,7 @@ impl Service {
             ledger: wired.ledger,
             clock: Arc::clone(&clock),
             keys: wired.callback_keys,
+            message_ids: wired.message_ids,
             callers: Callers {
                 allow: configuration.callbacks.allow.clone(),
                 trusted_proxies: configuration.callbacks.trusted_proxies.clone(),

@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use gatebell_connectors::app::{self, AppConnector, AppSettings};
+use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::registry::RegistryStore;
 use gatebell_connectors::sms::callback_address::{CallbackAddresses, CallbackKeys};
 use gatebell_connectors::sms::mitake::{self, MitakeConnector, MitakeSettings};
@@ -24,6 +25,7 @@ use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
 use gatebell_engine::ports::clock::{Clock, SystemClock};
 use gatebell_engine::ports::ledger::Ledger;
+use gatebell_engine::ports::message_ids::MessageIds;
 use gatebell_engine::ports::receipts::ReceiptLog;
 use gatebell_engine::ports::tap_log::TapIntake;
 use gatebell_engine::registry::Entry;
@@ -31,9 +33,10 @@ use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
 use metrics::gauge;
+use secrecy::SecretString;
 use url::Url;
 
-use crate::config::{AppBackend, Configuration, LaneLimits, MitakeGateway};
+use crate::config::{AppBackend, CallbackAddress, Configuration, LaneLimits, MitakeGateway};
 use crate::home::Home;
 use secrets::Secrets;
 pub(crate) use secrets::make_key as make_callback_key;
@@ -55,6 +58,8 @@ pub(crate) struct Wired {
     pub(crate) ledger: Arc<dyn Ledger>,
     /// The keys that sign callback addresses, by lane.
     pub(crate) callback_keys: BTreeMap<LaneName, CallbackKeys>,
+    /// What message ids stand for, of the lanes that are called back by account.
+    pub(crate) message_ids: BTreeMap<LaneName, Arc<dyn MessageIds>>,
 }
 
 /// What the wiring is told beside the configuration.
@@ -111,6 +116,7 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
         tap_log: backing.tap_log,
         ledger: Arc::clone(&backing.ledger),
         receipts: Arc::clone(&backing.receipts),
+        message_ids: backing.message_ids.clone(),
         rejected: Arc::clone(&backing.rejected),
         registry: backing.registry,
         seats: backing.seats,
@@ -123,6 +129,7 @@ pub(crate) fn wire(configuration: &Configuration, surroundings: Surroundings<'_>
         receipts: backing.receipts,
         ledger: backing.ledger,
         callback_keys: secrets.callback_keys,
+        message_ids: backing.message_ids,
     })
 }
 
@@ -177,18 +184,44 @@ fn mitake_connector(
         ..limited(own, &gateway.limits, city.shared_by)
     };
     let (username, password) = secrets.account(&gateway.name)?;
-    let reports_to = gateway.callback_url.as_ref().filter(|_| gateway.receipts);
-    let callbacks = match (reports_to, secrets.callback_keys.get(&gateway.name)) {
-        (Some(url), Some(keys)) => {
-            let base = with_port(url, callbacks.port());
-            Some(CallbackAddresses::new(base.as_str(), mitake::PROTOCOL, &gateway.name, keys.clone())?)
-        }
-        _ => None,
-    };
+    let keys = secrets.callback_keys.get(&gateway.name);
+    let addresses = keys.map(|keys| callback_addresses(gateway, keys, callbacks)).transpose()?.flatten();
+    // An account's address is on record with the provider.
+    let callbacks = addresses.filter(|_| gateway.callback_address == CallbackAddress::OfMessage);
     let endpoint = gateway.url.to_string();
     let made_up_city = city.made_up_city;
     let settings = MitakeSettings { profile, endpoint, username, password, callbacks, made_up_city };
     Ok(MitakeConnector::new(settings, city.clock)?)
+}
+
+/// The address to put on record with the provider for `gateway`, whose receipts come to one address of the whole account.
+///
+/// # Errors
+/// When it is set up otherwise, or its key cannot be had.
+pub(crate) fn account_callback_address(
+    configuration: &Configuration,
+    gateway: &MitakeGateway,
+    directory: &DataDir,
+) -> anyhow::Result<SecretString> {
+    let by_account = gateway.callback_address == CallbackAddress::OfAccount;
+    ensure!(by_account, "gateway {} has callback_address = \"message\": each has its own", gateway.name);
+    let url = gateway.callback_url.as_ref();
+    ensure!(url.and_then(Url::port) != Some(0), "gateway {}: the port of callback_url is 0", gateway.name);
+    let keys = secrets::callback_keys(gateway.callback_key.as_ref(), Some(directory))?;
+    let keys = keys.context("its callback key was fetched")?;
+    let addresses = callback_addresses(gateway, &keys, configuration.callbacks.listen)?;
+    Ok(addresses.context("no receipts come: receipts and callback_url")?.of_account())
+}
+
+/// The addresses that `gateway` may call; `None`: it calls none.
+fn callback_addresses(
+    gateway: &MitakeGateway,
+    keys: &CallbackKeys,
+    listening: SocketAddr,
+) -> anyhow::Result<Option<CallbackAddresses>> {
+    let Some(url) = gateway.callback_url.as_ref().filter(|_| gateway.receipts) else { return Ok(None) };
+    let base = with_port(url, listening.port());
+    Ok(Some(CallbackAddresses::new(base.as_str(), mitake::PROTOCOL, &gateway.name, keys.clone())?))
 }
 
 /// `url` with `listening`, where its own port is 0: "the one that the system chose".

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +146,7 @@ impl World {
             tap_log: Box::new(self.tap_log.connect(Faults::none())),
             ledger: Arc::new(self.ledger.clone()),
             receipts: Arc::new(self.receipts.connect(Faults::none())),
+            message_ids: BTreeMap::new(),
             rejected: Arc::new(self.rejected.connect(self.rejected_log_faults.clone())),
             registry: Box::new(self.registry.connect(1, Faults::none())),
             seats: Arc::new(OnlySeat),

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::shape::Fit;
 
@@ -54,6 +55,9 @@ pub struct Account {
     /// Whether long texts are sent; else they are silently cut.
     #[serde(default)]
     pub long_sms: bool,
+    /// What became of messages is told there, whatever address they bring; empty: to each message's own.
+    #[serde(default)]
+    pub callback_address: String,
 }
 
 fn many_points() -> i64 {
@@ -176,6 +180,7 @@ impl Default for SimConfig {
                 points: many_points(),
                 status: String::new(),
                 long_sms: false,
+                callback_address: String::new(),
             }],
             limits: Limits::default(),
             latency: Spread { median_ms: 25, p99_ms: 250 },
@@ -429,6 +434,10 @@ impl Checks {
                 account.status.len() <= 1 && account.status.chars().all(|c| ACCOUNT_STATUSES.contains(c));
             let found = || format!("{:?}", account.status);
             self.require(&field("status"), is_status, found, "nothing, or one of *abcdefhklmnprs");
+            let address = &account.callback_address;
+            let is_address = address.is_empty() || Url::parse(address).is_ok_and(|url| url.has_host());
+            let found = || "no address, which is not shown".to_owned();
+            self.require(&field("callback_address"), is_address, found, "nothing, or an http or https URL");
             let is_first = accounts.iter().take(position).all(|earlier| earlier.username != account.username);
             self.require(&field("username"), is_first, || "the same twice".to_owned(), "a name of its own");
         }

@@ -6,6 +6,7 @@
 //! options, how errors are shown, and the exit codes.
 
 mod bill;
+mod callback_address;
 mod card;
 mod check;
 mod config;
@@ -185,6 +186,8 @@ enum Command {
     Token(token::Args),
     /// List, show and send again the records that were no taps
     Rejected(rejected::Args),
+    /// Print the address that an SMS provider is to have on record for receipts
+    CallbackAddress(callback_address::Args),
     /// Check the configuration, or print the commented built-in one
     Config(config::Args),
     /// Run an SMS gateway and an app backend that exist only here, with faults from a seed
@@ -212,6 +215,7 @@ impl Command {
             Self::Serve(args) => serve::run(args, globals),
             Self::Token(args) => token::run(args, globals),
             Self::Rejected(args) => rejected::run(args, globals),
+            Self::CallbackAddress(args) => callback_address::run(args, globals),
             Self::Config(args) => config::run(args, globals),
             Self::GatewaySim(args) => gateway_sim::run(args, globals),
         }

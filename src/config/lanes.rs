@@ -69,9 +69,20 @@ pub(crate) struct MitakeGateway {
     pub(crate) text_after: String,
     /// Our callback listener as the gateway reaches it; `None`: it is only asked.
     pub(crate) callback_url: Option<Url>,
+    /// Which address receipts come to.
+    pub(crate) callback_address: CallbackAddress,
     /// The key that signs callback addresses; `None`: one made at the first start and kept in the data
     /// directory.
     pub(crate) callback_key: Option<SecretSource>,
+}
+
+/// Which address a gateway tells receipts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallbackAddress {
+    /// The one that each message carries, which names its notice.
+    OfMessage,
+    /// The one that the provider has on record for the account: the notice is found by the gateway's message id.
+    OfAccount,
 }
 
 /// The city app's push backend.
@@ -122,6 +133,19 @@ impl MitakeGateway {
             section.wrong_field(if text_before.is_empty() { "text_after" } else { "text_before" }, &allowed);
         }
         let callback_url = section.optional_url("callback_url");
+        let callback_address =
+            section.text("callback_address", "\"message\" or \"account\"", |text| match text {
+                "message" => Some(CallbackAddress::OfMessage),
+                "account" => Some(CallbackAddress::OfAccount),
+                _ => None,
+            });
+        let callback_address = callback_address.unwrap_or(CallbackAddress::OfMessage);
+        if callback_address == CallbackAddress::OfAccount && (!receipts || callback_url.is_none()) {
+            section.wrong_field(
+                "callback_address",
+                "\"message\", since no receipts come: receipts and callback_url",
+            );
+        }
         let callback_key = section.secret("callback_key");
         section.end();
         Some(Self {
@@ -135,6 +159,7 @@ impl MitakeGateway {
             text_before,
             text_after,
             callback_url,
+            callback_address,
             callback_key,
         })
     }

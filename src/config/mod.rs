@@ -16,11 +16,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use gatebell_engine::ids::LaneName;
 use gatebell_engine::notice::Channel;
 use toml::de::DeTable;
 
 pub(crate) use cluster::{Cluster, Kafka, KafkaSecurity, ScramHash, Scylla, TlsFiles};
-pub(crate) use lanes::{Account, AppBackend, LaneLimits, MitakeGateway};
+pub(crate) use lanes::{Account, AppBackend, CallbackAddress, LaneLimits, MitakeGateway};
 pub(crate) use listeners::{CallbacksListener, MetricsListener, TapsListener};
 pub(crate) use mistakes::ConfigurationMistakes;
 use mistakes::Mistake;
@@ -203,6 +204,13 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 impl Configuration {
+    /// The lanes whose gateway calls back to one address for the whole account.
+    pub(crate) fn lanes_called_by_account(&self) -> impl Iterator<Item = &LaneName> {
+        let by_account =
+            self.gateways.iter().filter(|gateway| gateway.callback_address == CallbackAddress::OfAccount);
+        by_account.map(|gateway| &gateway.name)
+    }
+
     /// What lanes need so that several processes may share them.
     fn check_shared(&self, cluster: &Cluster, top: &mut Section<'_, '_>) {
         for gateway in &self.gateways {
@@ -389,6 +397,10 @@ mod tests {
             (&second_gateway, "gateway: found a table"),
             (&GATEWAY.replace("127.0.0.1", "sms.example"), "gateway[0].url: found \"http://sms.example:1/\""),
             ("[app]\nurl = \"http://push.example/\"\nkey_env = \"KEY\"", "app.url: found"),
+            (
+                &format!("{GATEWAY}callback_address = \"account\""),
+                "gateway[0].callback_address: found \"account\"",
+            ),
         ] {
             let drawn = Configuration::parse("city.toml", text).whole().unwrap_err().drawn();
             assert!(drawn.contains(expected), "{expected} in\n{drawn}");

@@ -18,6 +18,7 @@ use gatebell_connectors::store::books::Books;
 use gatebell_connectors::store::cql::books::CqlBooks;
 use gatebell_connectors::store::cql::commands::CqlCommands;
 use gatebell_connectors::store::cql::ledger::CqlLedger;
+use gatebell_connectors::store::cql::message_ids::CqlMessageIds;
 use gatebell_connectors::store::cql::offsets::CqlOffsets;
 use gatebell_connectors::store::cql::process_reports::CqlProcessReports;
 use gatebell_connectors::store::cql::receipt_progress::CqlReceiptProgress;
@@ -28,8 +29,10 @@ use gatebell_connectors::store::cql::settings::{CqlCredentials, CqlSettings, Cql
 use gatebell_connectors::store::cql::tokens::CqlTokens;
 use gatebell_connectors::store::tokens::Tokens;
 use gatebell_connectors::tap_log::kafka::{IntakeLimits, KafkaRejectedLog, KafkaTapIntake, KafkaTapLog};
+use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::message_ids::MessageIds;
 use gatebell_engine::ports::rejected::RejectedLog;
 use gatebell_engine::ports::tap_log::TapIntake;
 use tokio::runtime::Runtime;
@@ -238,6 +241,11 @@ impl SharedCity {
             let ledger = CqlLedger::new(Arc::clone(&session), &log).await?;
             let offsets = Arc::new(CqlOffsets::new(Arc::clone(&session), &log).await?);
             let progress = Arc::new(CqlReceiptProgress::new(Arc::clone(&session), &log).await?);
+            let mut message_ids: BTreeMap<LaneName, Arc<dyn MessageIds>> = BTreeMap::new();
+            for lane in configuration.lanes_called_by_account() {
+                let ids = CqlMessageIds::new(Arc::clone(&session), &log, lane).await?;
+                message_ids.insert(lane.clone(), Arc::new(ids));
+            }
             let seats = CqlSeats::new(session, self.processes_max.get()).await?;
             let feed = KafkaRegistryFeed::new(
                 &kafka,
@@ -251,6 +259,7 @@ impl SharedCity {
                 intake: Arc::new(intake),
                 ledger: Arc::new(ledger),
                 receipts: Arc::new(KafkaReceiptLog::new(&kafka, progress)?),
+                message_ids,
                 rejected,
                 registry: Box::new(feed),
                 seats: Arc::new(seats),

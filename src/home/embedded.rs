@@ -15,6 +15,7 @@ use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
 use gatebell_connectors::store::tokens::Tokens;
 use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedRejectedLog, TapLogSettings};
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::message_ids::MessageIds;
 use gatebell_engine::ports::rejected::RejectedLog;
 use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::ports::tap_log::TapIntake;
@@ -55,7 +56,12 @@ pub(super) fn backing(
     let store = EmbeddedStore::open(directory)?;
     let log_settings = tap_log_settings(configuration);
     let (log, intake) = tap_log::open(directory, &log_settings, clock)?;
+    let message_ids = configuration.lanes_called_by_account().map(|lane| {
+        let ids: Arc<dyn MessageIds> = store.message_ids(lane);
+        (lane.clone(), ids)
+    });
     Ok(Backing {
+        message_ids: message_ids.collect(),
         tap_log: Box::new(log),
         intake: Arc::new(intake),
         ledger: store.ledger(),

@@ -7,6 +7,7 @@
 mod cluster;
 mod embedded;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -15,9 +16,11 @@ use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::registry::RegistryStore;
 use gatebell_connectors::store::books::Books;
 use gatebell_connectors::store::tokens::Tokens;
+use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::ledger::Ledger;
+use gatebell_engine::ports::message_ids::MessageIds;
 use gatebell_engine::ports::receipts::ReceiptLog;
 use gatebell_engine::ports::registry_feed::RegistryFeed;
 use gatebell_engine::ports::rejected::RejectedLog;
@@ -53,6 +56,8 @@ pub(crate) struct Backing {
     pub(crate) ledger: Arc<dyn Ledger>,
     /// What gateways say.
     pub(crate) receipts: Arc<dyn ReceiptLog>,
+    /// What message ids stand for, of the lanes that are called back by account.
+    pub(crate) message_ids: BTreeMap<LaneName, Arc<dyn MessageIds>>,
     /// What is no tap.
     pub(crate) rejected: Arc<dyn RejectedLog>,
     /// Who is owed what.

@@ -3,7 +3,8 @@
 //! Promises: the gateway gets its `200` only once the receipt is durable, so that it keeps repeating what we
 //! could not keep; a receipt is taken only from an address that we signed for its lane, notice and phone,
 //! only from an address that may call, and only under the message id that the submit was answered with, where
-//! that is known already. Anything else is refused and counted. Paths and queries hold phone numbers and
+//! that is known already. Of a gateway that calls one address for its whole account the notice is found by that id; a receipt
+//! that comes before its id is parked, which is as durable. Anything else is refused and counted. Paths and queries hold phone numbers and
 //! signatures: nothing of them is logged (P1). What a receipt means for the notice is the engine's business.
 
 use std::collections::BTreeMap;
@@ -14,14 +15,15 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router, routing::get};
-use gatebell_connectors::sms::callback_address::CallbackKeys;
-use gatebell_connectors::sms::mitake::callback;
+use gatebell_connectors::sms::callback_address::{CallbackKeys, CallbackSegment};
+use gatebell_connectors::sms::mitake::callback::{self, Accepted};
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::Event;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::ledger::Ledger;
-use gatebell_engine::ports::receipts::{Receipt, ReceiptLog};
+use gatebell_engine::ports::message_ids::{MessageIds, UnplacedReceipt};
+use gatebell_engine::ports::receipts::{Receipt, ReceiptLog, ReceiptStatus};
 use ipnet::IpNet;
 use metrics::counter;
 
@@ -77,6 +79,8 @@ pub(crate) struct CallbackPorts {
     pub(crate) clock: Arc<dyn Clock>,
     /// The keys that signed the addresses, by lane.
     pub(crate) keys: BTreeMap<LaneName, CallbackKeys>,
+    /// What message ids stand for, of the lanes that are called back by account.
+    pub(crate) message_ids: BTreeMap<LaneName, Arc<dyn MessageIds>>,
     /// Who may call.
     pub(crate) callers: Callers,
 }
@@ -167,12 +171,40 @@ impl CallbackPorts {
         }
         let lane = LaneName::new(lane).map_err(|_| Refusal::Lane)?;
         let keys = self.keys.get(&lane).ok_or(Refusal::Lane)?;
+        if let Some(message_ids) = self.message_ids.get(&lane)
+            && CallbackSegment::parse(segment).is_none()
+        {
+            let Accepted { receipt, answer } =
+                callback::accept_of_account(keys, &lane, segment, query, self.clock.now())?;
+            self.take_by_id(&lane, &**message_ids, receipt).await?;
+            return Ok(answer);
+        }
         let accepted = callback::accept(keys, &lane, segment, query, self.clock.now())?;
         if !self.is_of_a_submit(&accepted.receipt).await? {
             return Err(Refusal::MessageId);
         }
         self.receipts.append(vec![accepted.receipt]).await?;
         Ok(accepted.answer)
+    }
+
+    /// Keeps a receipt that names its message by the gateway's id: with its notice, or until that is known.
+    async fn take_by_id(
+        &self,
+        lane: &LaneName,
+        message_ids: &dyn MessageIds,
+        receipt: UnplacedReceipt,
+    ) -> Result<(), PortError> {
+        match message_ids.find(&receipt.gateway_id).await? {
+            Some(place) => self.receipts.append(vec![receipt.placed(lane, place)]).await,
+            // It would settle nothing.
+            None if receipt.status == ReceiptStatus::Underway => Ok(()),
+            None => {
+                message_ids.park(receipt).await?;
+                counter!("gatebell_unplaced_receipts_total", "lane" => lane.to_string(), "result" => "parked")
+                    .increment(1);
+                Ok(())
+            }
+        }
     }
 
     /// Whether the receipt's message id is one that a submit of its notice was answered with; also when no

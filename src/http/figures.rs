@@ -5,7 +5,7 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 20] = [
     ("gatebell_reported_taps_total", "Taps reported over HTTP, by what was answered"),
     ("gatebell_refused_reports_total", "Reports refused whole, by HTTP status"),
     (
@@ -20,6 +20,10 @@ const COUNTERS: [(&str, &str); 19] = [
     ("gatebell_receipts_total", "Receipts read, by lane and status"),
     ("gatebell_receipts_unreadable_total", "Records among the receipts that are none"),
     ("gatebell_receipts_given_up_total", "Receipts that matched no notice for a day"),
+    (
+        "gatebell_unplaced_receipts_total",
+        "Receipts whose message id was not known when they came, by what came of them: parked, placed or given up",
+    ),
     ("gatebell_parked_receipts_given_up_total", "Receipts given up because too many matched no notice"),
     (
         "gatebell_charges_total",
@@ -39,7 +43,7 @@ const COUNTERS: [(&str, &str); 19] = [
     ("gatebell_invariant_violations_total", "Broken invariants, by number: each is a defect"),
 ];
 
-const GAUGES: [(&str, &str); 12] = [
+const GAUGES: [(&str, &str); 13] = [
     ("gatebell_intake_waiting_taps", "Taps that wait for the disk"),
     ("gatebell_tap_lag", "Records of a partition that are written and not yet read"),
     ("gatebell_partitions_owned", "Partitions of the taps that this process decides"),
@@ -51,6 +55,7 @@ const GAUGES: [(&str, &str); 12] = [
     ("gatebell_lane_in_flight", "Submits of a lane without an answer yet"),
     ("gatebell_lane_rate_per_second", "Messages a second that a lane may send"),
     ("gatebell_lane_state", "1 for the state that a lane is in"),
+    ("gatebell_unplaced_receipts", "Receipts of a lane that wait for their message id"),
     ("gatebell_gateway_points", "Points left on the account of a gateway, as it last said"),
 ];
 

@@ -99,7 +99,8 @@ fn fetched(account: &Account, of_the_simulator: &str) -> anyhow::Result<SecretSt
     }
 }
 
-fn callback_keys(
+/// The keys in `configured`, else those that are kept in `directory`, made there where there are none.
+pub(super) fn callback_keys(
     configured: Option<&SecretSource>,
     directory: Option<&DataDir>,
 ) -> anyhow::Result<Option<CallbackKeys>> {

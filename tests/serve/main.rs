@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod account_callbacks;
 mod accounts;
 mod cluster;
 mod crash;

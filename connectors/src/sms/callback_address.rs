@@ -1,4 +1,4 @@
-//! Signed per-message callback addresses.
+//! Signed callback addresses: one a message, or one an account.
 //!
 //! A gateway reports what became of a message to the address that the message itself carried. That address names lane,
 //! tap and notice, and is signed over these *and* the phone number the message went to: so a receipt finds its notice
@@ -8,6 +8,10 @@
 //!
 //! `{public base}/v1/callbacks/{protocol}/{lane}/{partition}.{offset}.{notice}.{signature}`; the signature is the first
 //! 128 bits of an HMAC-SHA-256, in hexadecimal. The path is a secret of gateway and engine: never logged (P1).
+//!
+//! Where a provider has one address on record for the whole account, it is `{public base}/v1/callbacks/{protocol}/{lane}/
+//! {signature}`, signed over lane and protocol. It tells a genuine caller from a stranger and no more: the notice is found by
+//! the gateway's message id, and no phone is compared.
 
 use gatebell_engine::ids::{LaneName, LogPosition, NoticeId};
 use hmac::{Hmac, KeyInit, Mac};
@@ -80,6 +84,31 @@ impl CallbackKeys {
             .chain(&self.previous)
             .any(|key| target.mac(key).verify_truncated_left(signature).is_ok())
     }
+
+    /// Whether `segment` is the last part of the address of the account of `lane`.
+    pub fn are_of_account(&self, protocol: &str, lane: &LaneName, segment: &str) -> bool {
+        let mut signature = [0; SIGNATURE_LEN];
+        if hex::decode_to_slice(segment, &mut signature).is_err() {
+            return false;
+        }
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .any(|key| account_mac(key, protocol, lane).verify_truncated_left(&signature).is_ok())
+    }
+}
+
+/// What the address of an account is signed over. Begins unlike that of a message.
+fn account_mac(key: &SecretString, protocol: &str, lane: &LaneName) -> Hmac<Sha256> {
+    let mut mac = keyed(key);
+    for part in ["gatebell-callback-account-1", protocol, lane.as_str()] {
+        mac.update(part.as_bytes());
+        mac.update(&[0]);
+    }
+    mac
+}
+
+fn keyed(key: &SecretString) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes()).expect("an HMAC takes a key of any length")
 }
 
 impl std::fmt::Debug for CallbackKeys {
@@ -99,8 +128,7 @@ struct CallbackTarget<'a> {
 
 impl CallbackTarget<'_> {
     fn mac(&self, key: &SecretString) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret().as_bytes())
-            .expect("an HMAC takes a key of any length");
+        let mut mac = keyed(key);
         // Every part is free of the zero byte or of fixed length, so no two targets have the same bytes.
         for part in ["gatebell-callback-1", self.protocol, self.lane.as_str(), self.phone.expose()] {
             mac.update(part.as_bytes());
@@ -171,6 +199,12 @@ impl CallbackAddresses {
         let target = CallbackTarget { protocol: self.protocol, lane: &self.lane, position, notice, phone };
         let signature = hex::encode(self.keys.sign(&target));
         format!("{}{}.{}.{notice}.{signature}", self.prefix, position.partition, position.offset)
+    }
+
+    /// The address to be put on record with the provider, for all messages of the account.
+    pub fn of_account(&self) -> SecretString {
+        let full = account_mac(&self.keys.current, self.protocol, &self.lane).finalize().into_bytes();
+        SecretString::from(format!("{}{}", self.prefix, hex::encode(&full[..SIGNATURE_LEN])))
     }
 }
 
@@ -284,6 +318,30 @@ mod tests {
         let both = keys(&format!("{KEY}\n{OLDER}\n"));
         assert!(verify(&segment(OLDER), &both, &lane(), "0912345678").is_some());
         assert_eq!(segment(&format!("{KEY}\n{OLDER}")), segment(KEY), "the first key signs");
+    }
+
+    #[test]
+    fn the_address_of_an_account_is_good_for_its_lane_and_protocol_alone() {
+        let of_key = |lines: &str| {
+            let addresses = CallbackAddresses::new("https://gate.example", "mitake", &lane(), keys(lines));
+            let address = addresses.unwrap().of_account().expose_secret().to_owned();
+            address.strip_prefix("https://gate.example/v1/callbacks/mitake/mitake-1/").unwrap().to_owned()
+        };
+        let good = of_key(KEY);
+        let is_good = |lines: &str, protocol: &str, lane: &str, segment: &str| {
+            keys(lines).are_of_account(protocol, &LaneName::new(lane).unwrap(), segment)
+        };
+        assert!(is_good(KEY, "mitake", "mitake-1", &good));
+        assert!(is_good(&format!("{OLDER}\n{KEY}"), "mitake", "mitake-1", &good), "while keys are changed");
+        assert!(!is_good(OLDER, "mitake", "mitake-1", &good));
+        assert!(!is_good(KEY, "every8d", "mitake-1", &good));
+        assert!(!is_good(KEY, "mitake", "mitake-2", &good));
+        for other in [String::new(), good[..30].to_owned(), format!("{good}00"), good.replace('0', "1") + "x"]
+        {
+            assert!(!is_good(KEY, "mitake", "mitake-1", &other), "{other}");
+        }
+        assert!(!is_good(KEY, "mitake", "mitake-1", segment(KEY).rsplit('.').next().unwrap()));
+        assert_eq!(CallbackSegment::parse(&good), None, "it is none of a message");
     }
 
     #[test]

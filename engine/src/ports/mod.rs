@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod clock;
 pub mod ledger;
+pub mod message_ids;
 pub mod receipts;
 pub mod registry_feed;
 pub mod rejected;

@@ -9,6 +9,7 @@
 //! | one a lane | its queue, limiter and window | [`lanes`], [`sending`] |
 //! | one a partition, too | the place in its receipts | [`receipts`] |
 //! | one a lane with receipts | asking the gateway | [`polling`] |
+//! | one a lane whose receipts name no notice | finding the notice | [`placing`] |
 //! | registry follower | the registry feed | [`registry`] |
 //! | rejecting | the way to the rejected log | [`rejecting`] |
 //! | seat keeper | this process's seat | [`seat`] |
@@ -24,6 +25,7 @@ mod lane_fixture;
 mod lanes;
 mod last_look;
 mod pending;
+mod placing;
 mod polling;
 mod receipts;
 mod recovery;
@@ -38,6 +40,7 @@ mod tasks;
 mod tenure;
 pub mod vitals;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::ids::LaneName;
 use crate::index::RegistryIndex;
 use crate::ledger::OwnerToken;
 use crate::notice::Channel;
@@ -52,6 +56,7 @@ use crate::ports::PortError;
 use crate::ports::channel::ChannelConnector;
 use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
+use crate::ports::message_ids::MessageIds;
 use crate::ports::receipts::ReceiptLog;
 use crate::ports::registry_feed::RegistryFeed;
 use crate::ports::rejected::RejectedLog;
@@ -62,6 +67,7 @@ use crate::term::Term;
 use holdings::Holdings;
 use lanes::Lane;
 use pending::{LaneIntakes, Pending};
+use placing::PlacingContext;
 use receipts::ReceiptContext;
 use registry::RegistryFollower;
 use seat::SeatContext;
@@ -84,6 +90,8 @@ pub struct Ports {
     pub ledger: Arc<dyn Ledger>,
     /// What gateways say.
     pub receipts: Arc<dyn ReceiptLog>,
+    /// What the message ids of a lane's gateway stand for: of those lanes only whose gateway's receipts name nothing else.
+    pub message_ids: BTreeMap<LaneName, Arc<dyn MessageIds>>,
     /// What is no tap.
     pub rejected: Arc<dyn RejectedLog>,
     /// Who is owed what.
@@ -239,6 +247,7 @@ impl Engine {
                 status: Arc::clone(&status),
                 lane_status,
                 settling: Arc::clone(&settling),
+                message_ids: ports.message_ids.get(&profile.name).cloned(),
             });
             let (sender, intake) = pending::intake();
             for (place, channel) in Channel::ALL.iter().enumerate() {
@@ -247,6 +256,16 @@ impl Engine {
                 }
             }
             lanes.spawn(Lane::new(Arc::clone(&context), intake, holdings.endings()).run(stop_lanes.clone()));
+            if let Some(message_ids) = ports.message_ids.get(&profile.name) {
+                let placing = PlacingContext {
+                    lane: profile.name.clone(),
+                    message_ids: Arc::clone(message_ids),
+                    receipts: Arc::clone(&ports.receipts),
+                    clock: Arc::clone(&ports.clock),
+                    status: Arc::clone(&status),
+                };
+                services.spawn(placing::run(placing, stop_services.clone()));
+            }
             if profile.gives_receipts {
                 let receipts = Arc::clone(&ports.receipts);
                 services.spawn(polling::run(context, Arc::clone(&holdings), receipts, stop_services.clone()));

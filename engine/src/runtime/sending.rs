@@ -23,6 +23,7 @@ use crate::notice::{Channel, Notice};
 use crate::ports::channel::{ChannelConnector, Message, SubmitOutcome};
 use crate::ports::clock::Clock;
 use crate::ports::ledger::{ClaimVerdict, Ledger};
+use crate::ports::message_ids::{MessageIds, NoticePlace};
 use crate::template::{Templates, Told};
 use crate::term::Term;
 
@@ -38,6 +39,8 @@ pub(crate) struct LaneContext {
     pub(crate) status: Arc<Status>,
     pub(crate) lane_status: Arc<LaneStatus>,
     pub(crate) settling: Arc<Settling>,
+    /// Where the gateway's receipts name a message by its own id only: what its ids stand for.
+    pub(crate) message_ids: Option<Arc<dyn MessageIds>>,
 }
 
 /// What came of an attempt to claim.
@@ -159,6 +162,7 @@ fn wanted_claim(context: &LaneContext, item: &Pending) -> Claim {
 /// The claim says submitted, so the ledger must too: on a store without transactions across rows a crash can fall between
 /// the two.
 async fn repair_submitted(context: &LaneContext, item: &Pending, held: &Claim, gateway_id: &str) {
+    remember_id(context, &item.notice, gateway_id).await;
     let event = if context.connector.profile().gives_receipts { Event::Submitted } else { Event::Accepted };
     let entry = LedgerEntry::of(&item.notice, event, context.clock.now())
         .through(&held.lane, held.attempt)
@@ -301,6 +305,7 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
         |event| LedgerEntry::of(&item.notice, event, context.clock.now()).through(&claim.lane, claim.attempt);
     let (state, entry) = match &step {
         NextStep::Submitted { gateway_id } => {
+            remember_id(context, &item.notice, gateway_id).await;
             let receipts = context.connector.profile().gives_receipts;
             let event = if receipts { Event::Submitted } else { Event::Accepted };
             (
@@ -321,6 +326,15 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
     }
     item.claim = Some(moved);
     Answered { item, step, ledger_has_it: true }
+}
+
+/// Writes down what the gateway calls the message, where its receipts say nothing else: before the submit is recorded, after
+/// which nobody would do it any more.
+async fn remember_id(context: &LaneContext, notice: &Notice, gateway_id: &str) {
+    let Some(message_ids) = &context.message_ids else { return };
+    let place = NoticePlace { position: notice.position, notice: notice.id };
+    let accepted_at = context.clock.now();
+    retrying(&context.status, "message ids", || message_ids.remember(gateway_id, place, accepted_at)).await;
 }
 
 /// Ends a notice that has a claim, its own or its predecessor's: nothing more is sent under it. Without a claim of its own

@@ -232,7 +232,9 @@ fn take(sim: &Sim, book: &mut Book, account: &Account, submission: &Submission) 
     let mut dice = Dice::new(sim.config.seed, "receipts", &fate_name, 0);
     let plan = ReceiptPlan::draw(&mut dice, &sim.config.receipts, valid_for);
     let code = if not_before.is_some() { Code::Scheduled } else { Code::AtCarrier };
-    sim.plan(Callback::all_of(index, &submission.response, not_before.unwrap_or(instant), &plan));
+    let own = &account.callback_address;
+    let address = if own.is_empty() { &submission.response } else { own };
+    sim.plan(Callback::all_of(index, address, not_before.unwrap_or(instant), &plan));
     let msgid = book.message(index).map_or(String::new(), |message| marked(&message.msgid));
     format!("[{name}]\r\nmsgid={msgid}\r\nstatuscode={}\r\n", code.as_str())
 }

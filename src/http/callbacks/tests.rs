@@ -13,8 +13,9 @@ use gatebell_engine::ids::{GuardianId, LogPosition, NoticeId, PupilId};
 use gatebell_engine::ledger::LedgerEntry;
 use gatebell_engine::notice::{Channel, NoticeKind};
 use gatebell_engine::ports::clock::SystemClock;
+use gatebell_engine::ports::message_ids::NoticePlace;
 use gatebell_engine::time::{Day, Timestamp};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -34,12 +35,21 @@ fn lane() -> LaneName {
 
 struct Served {
     address: String,
+    of_account: String,
     store: EmbeddedStore,
     _data: tempfile::TempDir,
 }
 
 impl Served {
     async fn to(callers: Callers) -> Self {
+        Self::called_at(callers, false).await
+    }
+
+    async fn by_account() -> Self {
+        Self::called_at(Callers::default(), true).await
+    }
+
+    async fn called_at(callers: Callers, by_account: bool) -> Self {
         let data = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&DataDir::open(data.path()).unwrap()).unwrap();
         let keys = CallbackKeys::parse(&SecretString::from("0123456789abcdef0123456789abcdef")).unwrap();
@@ -50,20 +60,20 @@ impl Served {
         };
         let listener = Listener::bind("callbacks", "127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
         let base = format!("http://{}", listener.address());
-        let address = CallbackAddresses::new(&base, PROTOCOL, &lane(), keys.clone()).unwrap().address(
-            POSITION,
-            NOTICE,
-            &MobileNumber::parse(PHONE).unwrap(),
-        );
+        let addresses = CallbackAddresses::new(&base, PROTOCOL, &lane(), keys.clone()).unwrap();
+        let address = addresses.address(POSITION, NOTICE, &MobileNumber::parse(PHONE).unwrap());
+        let of_account = addresses.of_account().expose_secret().to_owned();
+        let message_ids: Arc<dyn MessageIds> = store.message_ids(&lane());
         let router = router(CallbackPorts {
             receipts: store.receipts(),
             ledger: store.ledger(),
             clock: Arc::new(SystemClock::new()),
             keys: BTreeMap::from([(lane(), keys)]),
+            message_ids: if by_account { BTreeMap::from([(lane(), message_ids)]) } else { BTreeMap::new() },
             callers,
         });
         tokio::spawn(listener.serve(router, CancellationToken::new()));
-        Self { address, store, _data: data }
+        Self { address, of_account, store, _data: data }
     }
 
     async fn call(&self, address: &str, query: &str) -> (u16, String) {
@@ -145,6 +155,42 @@ async fn a_receipt_under_another_message_id_than_the_submits_is_refused() {
     assert_eq!(served.call(&served.address, &delivered("8091000070", PHONE)).await.0, 403);
     assert_eq!(served.call(&served.address, &delivered("8091000069", PHONE)).await.0, 200);
     assert_eq!(served.kept().await, 1);
+}
+
+#[tokio::test]
+async fn a_receipt_to_the_accounts_address_finds_its_notice_by_its_id_or_waits_for_it() {
+    let served = Served::by_account().await;
+    let ids = served.store.message_ids(&lane());
+    let answer = served.call(&served.of_account, &delivered("%238091000069", PHONE)).await;
+    assert_eq!(answer, (200, "magicid=sms_gateway_rpack\nmsgid=#8091000069\n".to_owned()));
+    let underway = delivered("8091000070", PHONE).replace("StatusFlag=4", "StatusFlag=1");
+    assert_eq!(served.call(&served.of_account, &underway).await.0, 200);
+    assert_eq!(served.kept().await, 0);
+    let parked = ids.parked(0, 10).await.unwrap();
+    assert_eq!(parked.len(), 1, "what settles nothing is not kept: {parked:?}");
+    assert_eq!(parked[0].receipt.gateway_id, "8091000069");
+
+    let place = NoticePlace { position: POSITION, notice: NOTICE };
+    ids.remember("8091000069", place, Timestamp::from_millis(0)).await.unwrap();
+    assert_eq!(served.call(&served.of_account, &delivered("8091000069", PHONE)).await.0, 200);
+    assert_eq!(served.kept().await, 1);
+    // The addresses of messages that left before the account's one was registered are good, too.
+    assert_eq!(served.call(&served.address, &delivered("8091000069", PHONE)).await.0, 200);
+    assert_eq!(served.kept().await, 2);
+}
+
+#[tokio::test]
+async fn an_accounts_address_that_is_not_genuine_or_not_in_use_is_refused() {
+    let by_account = Served::by_account().await;
+    let (base, signature) = by_account.of_account.rsplit_once('/').unwrap();
+    let (_, of_message) = by_account.address.rsplit_once('.').unwrap();
+    for segment in ["00112233445566778899aabbccddeeff", of_message, &signature[1..], "nonsense"] {
+        let status = by_account.call(&format!("{base}/{segment}"), &delivered("1", PHONE)).await.0;
+        assert_eq!(status, 403, "{segment}");
+    }
+    assert_eq!(by_account.store.message_ids(&lane()).parked(0, 10).await.unwrap(), []);
+    let by_message = Served::to(Callers::default()).await;
+    assert_eq!(by_message.call(&by_message.of_account, &delivered("1", PHONE)).await.0, 404);
 }
 
 #[tokio::test]

@@ -191,6 +191,7 @@ impl World {
             tap_log: Box::new(self.tap_log.connect(faults.clone())),
             ledger: Arc::new(self.ledger.connect(faults.clone())),
             receipts: Arc::new(self.receipts.connect(faults.clone())),
+            message_ids: BTreeMap::new(),
             rejected: Arc::new(self.rejected.connect(faults.clone())),
             registry: Box::new(self.registry.connect(process, faults.clone())),
             seats: Arc::new(self.seats.connect(process, faults.clone())),

@@ -1,12 +1,15 @@
 //! Mitake's reports of what became of a message.
 //!
 //! Owns: reading the query of a callback, and the text that makes the gateway stop repeating it. Promises: a receipt
-//! comes only from an address that we signed for this lane, this notice and this phone; delivered is `StatusFlag=4` and
-//! nothing else (`statuscode` 0 or 1 says only that the report was made). Leaves to others: the HTTP surface, the list of
+//! comes only from an address that we signed, for this lane, this notice and this phone, or for this lane's account; then it
+//! names its message by the gateway's id alone. Delivered is `StatusFlag=4` and nothing else (`statuscode` 0 or 1 says only
+//! that the report was made). Leaves to others: the HTTP surface, the list of
 //! addresses that may call, making the receipt durable *before* the answer goes out, and comparing the message id with
 //! the one of the submit (the engine, which has it).
 
+use compact_str::CompactString;
 use gatebell_engine::ids::{LaneName, LogPosition, NoticeId};
+use gatebell_engine::ports::message_ids::UnplacedReceipt;
 use gatebell_engine::ports::receipts::{Receipt, ReceiptStatus};
 use gatebell_engine::time::Timestamp;
 use url::form_urlencoded;
@@ -55,16 +58,16 @@ pub struct Report {
     /// The notice.
     pub notice: NoticeId,
     /// The gateway's id of the message.
-    pub gateway_id: compact_str::CompactString,
+    pub gateway_id: CompactString,
     /// What became of it.
     pub status: ReceiptStatus,
 }
 
 /// A receipt, and what the gateway is answered once the receipt is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct Accepted<R = Receipt> {
     /// To be appended to the receipt log.
-    pub receipt: Receipt,
+    pub receipt: R,
     /// The body of the `200`, as `text/plain`.
     pub answer: String,
 }
@@ -80,12 +83,27 @@ pub fn accept(
 ) -> Result<Accepted, CallbackRefusal> {
     let fields = Fields::parse(query).ok_or(CallbackRefusal::Query)?;
     let Report { position, notice, gateway_id, status } = fields.report(keys, lane, segment)?;
-    // As it came, with a `#` if it had one; `report` has checked that nothing else can be in it.
-    let answer = format!("magicid=sms_gateway_rpack\nmsgid={}\n", fields.gateway_id.trim());
     Ok(Accepted {
         receipt: Receipt { lane: lane.clone(), notice, position, gateway_id, status, arrived },
-        answer,
+        answer: fields.answer(),
     })
+}
+
+/// As [`accept`], for a callback to the address of the whole account. The phone that it names proves nothing, and is not
+/// read.
+pub fn accept_of_account(
+    keys: &CallbackKeys,
+    lane: &LaneName,
+    segment: &str,
+    query: &str,
+    arrived: Timestamp,
+) -> Result<Accepted<UnplacedReceipt>, CallbackRefusal> {
+    let fields = Fields::parse(query).ok_or(CallbackRefusal::Query)?;
+    if !keys.are_of_account(PROTOCOL, lane, segment) {
+        return Err(CallbackRefusal::Signature);
+    }
+    let (gateway_id, status) = fields.said()?;
+    Ok(Accepted { receipt: UnplacedReceipt { gateway_id, status, arrived }, answer: fields.answer() })
 }
 
 /// Reads a callback and checks that it is genuine.
@@ -132,9 +150,20 @@ impl Fields {
         let phone = MobileNumber::parse(&self.phone).map_err(|_| CallbackRefusal::Query)?;
         let (position, notice) =
             segment.verify(keys, PROTOCOL, lane, &phone).ok_or(CallbackRefusal::Signature)?;
+        let (gateway_id, status) = self.said()?;
+        Ok(Report { position, notice, gateway_id, status })
+    }
+
+    /// Of which message they speak, and what became of it.
+    fn said(&self) -> Result<(CompactString, ReceiptStatus), CallbackRefusal> {
         let gateway_id = reply::gateway_id(&self.gateway_id).ok_or(CallbackRefusal::Query)?;
         let status = reply::receipt_status(self.status_flag.trim()).ok_or(CallbackRefusal::Status)?;
-        Ok(Report { position, notice, gateway_id, status })
+        Ok((gateway_id, status))
+    }
+
+    /// The id as it came, with a `#` if it had one; [`said`](Self::said) has checked that nothing else can be in it.
+    fn answer(&self) -> String {
+        format!("magicid=sms_gateway_rpack\nmsgid={}\n", self.gateway_id.trim())
     }
 }
 
@@ -145,7 +174,7 @@ mod tests {
     use super::super::super::callback_address::CallbackAddresses;
     use super::*;
     use proptest::prelude::*;
-    use secrecy::SecretString;
+    use secrecy::{ExposeSecret as _, SecretString};
 
     const POSITION: LogPosition = LogPosition { partition: 0, offset: 7 };
     const NOTICE: NoticeId = NoticeId::from_u128(42);
@@ -188,6 +217,30 @@ mod tests {
             accept(&keys(), &lane(), &segment(), &query.replace("msgid=", "msgid=%23"), arrived).unwrap();
         assert_eq!(marked.receipt, receipt);
         assert_eq!(marked.answer, "magicid=sms_gateway_rpack\nmsgid=#8091000069\n");
+    }
+
+    #[test]
+    fn a_callback_to_the_accounts_address_names_its_message_by_id() {
+        let addresses = CallbackAddresses::new("https://gate.example", PROTOCOL, &lane(), keys()).unwrap();
+        let address = addresses.of_account();
+        let of_account = address.expose_secret().rsplit('/').next().unwrap().to_owned();
+        let arrived = Timestamp::from_millis(1_757_287_867_000);
+        let accept =
+            |segment: &str, query: &str| accept_of_account(&keys(), &lane(), segment, query, arrived);
+        let query = "msgid=%238091000069&dstaddr=0912345678&StatusFlag=4";
+        let receipt =
+            UnplacedReceipt { gateway_id: "8091000069".into(), status: ReceiptStatus::Delivered, arrived };
+        let answer = "magicid=sms_gateway_rpack\nmsgid=#8091000069\n".to_owned();
+        assert_eq!(accept(&of_account, query), Ok(Accepted { receipt, answer }));
+        for (segment, query, refusal) in [
+            (segment().as_str(), query, CallbackRefusal::Signature),
+            ("00112233445566778899aabbccddeeff", query, CallbackRefusal::Signature),
+            (&of_account, "dstaddr=0912345678&StatusFlag=4", CallbackRefusal::Query),
+            (&of_account, "msgid=1%0A2&dstaddr=0912345678&StatusFlag=4", CallbackRefusal::Query),
+            (&of_account, "msgid=1&dstaddr=0912345678&StatusFlag=x", CallbackRefusal::Status),
+        ] {
+            assert_eq!(accept(segment, query), Err(refusal), "{query}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The store on ScyllaDB, or anything that speaks its protocol: many processes on one keyspace.
 //!
 //! `session` owns the connection and the classes of request, `schema` the tables (`config/cql/`), `ledger` the port of that
-//! name, `offsets` the copy of what the tap log has committed, `receipt_progress` how far receipts are settled, `seats` and
-//! `process_reports` which processes there are. For commands, `commands` owns a session on a thread of its own, through
-//! which `books` and `tokens` are asked.
+//! name, `offsets` the copy of what the tap log has committed, `receipt_progress` how far receipts are settled, `message_ids`
+//! what gateways call their messages, `seats` and `process_reports` which processes there are. For commands, `commands` owns a
+//! session on a thread of its own, through which `books` and `tokens` are asked.
 //!
 //! *What differs on ScyllaDB.* The tests run against Apache Cassandra 5; what follows is written to ScyllaDB's
 //! documentation and **untested here**.
@@ -29,6 +29,7 @@ mod ledger_claims;
 mod ledger_entries;
 mod ledger_freezes;
 mod ledger_rows;
+pub mod message_ids;
 pub mod offsets;
 pub mod process_reports;
 pub mod receipt_progress;

@@ -228,7 +228,8 @@ fn signed(sequence: u64) -> Result<i64, PortError> {
         .map_err(|_| store_error(format_args!("sequence {sequence} is beyond what a log can have")))
 }
 
-fn status_columns(status: &ReceiptStatus) -> (&'static str, Option<&str>) {
+/// A status as it is stored: its word, and the reason of a failure.
+pub(super) fn status_columns(status: &ReceiptStatus) -> (&'static str, Option<&str>) {
     match status {
         ReceiptStatus::Delivered => ("delivered", None),
         ReceiptStatus::Failed { reason } => ("failed", Some(reason.as_str())),
@@ -236,13 +237,18 @@ fn status_columns(status: &ReceiptStatus) -> (&'static str, Option<&str>) {
     }
 }
 
+/// The status of these columns.
+pub(super) fn status_of(status: &str, reason: Option<String>) -> Result<ReceiptStatus, PortError> {
+    match status {
+        "delivered" => Ok(ReceiptStatus::Delivered),
+        "failed" => Ok(ReceiptStatus::Failed { reason: CompactString::from(reason.unwrap_or_default()) }),
+        "underway" => Ok(ReceiptStatus::Underway),
+        _ => Err(unreadable("status")),
+    }
+}
+
 fn logged_receipt(row: ParkedRow) -> Result<LoggedReceipt, PortError> {
-    let status = match row.status.as_str() {
-        "delivered" => ReceiptStatus::Delivered,
-        "failed" => ReceiptStatus::Failed { reason: CompactString::from(row.reason.unwrap_or_default()) },
-        "underway" => ReceiptStatus::Underway,
-        _ => return Err(unreadable("status")),
-    };
+    let status = status_of(&row.status, row.reason)?;
     Ok(LoggedReceipt {
         sequence: u64::try_from(row.sequence).map_err(|_| unreadable("sequence"))?,
         receipt: Receipt {

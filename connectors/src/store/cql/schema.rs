@@ -31,6 +31,7 @@ const VERSIONS: &[Version] = &[
     Version { number: 3, statements: include_str!("../../../../config/cql/0003_tokens.cql") },
     Version { number: 4, statements: include_str!("../../../../config/cql/0004_processes.cql") },
     Version { number: 5, statements: include_str!("../../../../config/cql/0005_receipts.cql") },
+    Version { number: 6, statements: include_str!("../../../../config/cql/0006_message_ids.cql") },
 ];
 
 /// A change of the schema waits until all nodes have it.

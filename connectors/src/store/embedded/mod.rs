@@ -10,6 +10,7 @@ mod ledger_claims;
 mod ledger_entries;
 mod ledger_rows;
 mod ledger_schema;
+pub mod message_ids;
 pub mod receipts;
 pub mod registry;
 pub mod registry_feed;

@@ -232,11 +232,7 @@ fn insert_all(connection: &Connection, insert: &str, receipts: &[Receipt]) -> ru
     let mut statement = connection.prepare_cached(insert)?;
     let mut sequences = Vec::with_capacity(receipts.len());
     for receipt in receipts {
-        let (status, reason) = match &receipt.status {
-            ReceiptStatus::Delivered => ("delivered", None),
-            ReceiptStatus::Failed { reason } => ("failed", Some(reason.as_str())),
-            ReceiptStatus::Underway => ("underway", None),
-        };
+        let (status, reason) = status_columns(&receipt.status);
         statement.execute(params![
             receipt.lane.as_str(),
             notice_blob(receipt.notice),
@@ -268,15 +264,29 @@ fn give_up_the_oldest(connection: &Connection, parked_max: u64) -> rusqlite::Res
     Ok(too_many)
 }
 
-fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
-    let status = match row.get_ref(6)?.as_str()? {
+/// A status as it is stored: its word, and the reason of a failure.
+pub(super) fn status_columns(status: &ReceiptStatus) -> (&'static str, Option<&str>) {
+    match status {
+        ReceiptStatus::Delivered => ("delivered", None),
+        ReceiptStatus::Failed { reason } => ("failed", Some(reason.as_str())),
+        ReceiptStatus::Underway => ("underway", None),
+    }
+}
+
+/// The status in the columns `status` and `reason`.
+pub(super) fn status_of(row: &Row<'_>, status: usize, reason: usize) -> rusqlite::Result<ReceiptStatus> {
+    Ok(match row.get_ref(status)?.as_str()? {
         "delivered" => ReceiptStatus::Delivered,
         "failed" => {
-            ReceiptStatus::Failed { reason: optional_text(row, 7)?.unwrap_or(CompactString::const_new("")) }
+            let reason = optional_text(row, reason)?.unwrap_or(CompactString::const_new(""));
+            ReceiptStatus::Failed { reason }
         }
-        // The table allows these three words only.
+        // The tables allow these three words only.
         _ => ReceiptStatus::Underway,
-    };
+    })
+}
+
+fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
     Ok(LoggedReceipt {
         sequence: row.get(0)?,
         receipt: Receipt {
@@ -284,7 +294,7 @@ fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
             notice: notice(row, 2)?,
             position: LogPosition { partition: row.get(3)?, offset: row.get(4)? },
             gateway_id: text(row, 5)?,
-            status,
+            status: status_of(row, 6, 7)?,
             arrived: Timestamp::from_millis(row.get(8)?),
         },
     })

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use gatebell_engine::ids::{OrderId, PupilId};
-use gatebell_engine::testing::contract::ledger::{TERM, sms_notice};
+use gatebell_engine::testing::contract::ledger::{TERM, lane, sms_notice};
 use tempfile::TempDir;
 
 use super::books::EmbeddedBooks;
 use super::ledger::EmbeddedLedger;
+use super::message_ids::EmbeddedMessageIds;
 use super::receipts::EmbeddedReceiptLog;
 use super::store_db::EmbeddedStore;
 use crate::data_dir::DataDir;
@@ -45,6 +46,12 @@ pub(super) async fn fresh_ledger() -> InDirectory<EmbeddedLedger> {
 pub(super) async fn fresh_receipts() -> InDirectory<EmbeddedReceiptLog> {
     let directory = tempfile::tempdir().expect("a temporary directory is made");
     InDirectory { part: open(&directory).receipts(), _directory: directory }
+}
+
+/// The ids of the contract's lane, of which none is known.
+pub(super) async fn fresh_message_ids() -> InDirectory<EmbeddedMessageIds> {
+    let directory = tempfile::tempdir().expect("a temporary directory is made");
+    InDirectory { part: open(&directory).message_ids(&lane()), _directory: directory }
 }
 
 /// The stage of the books' contract in an empty store.
