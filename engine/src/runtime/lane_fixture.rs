@@ -87,6 +87,7 @@ impl LaneFixture {
             status,
             lane_status,
             settling: Arc::new(Settling::default()),
+            message_ids: None,
         });
         Self { context, gateway, tenure }
     }
