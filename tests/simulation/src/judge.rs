@@ -17,8 +17,8 @@ use gatebell_engine::time::Day;
 
 use crate::world::{Outcome, PARTITIONS, SMS_BURST, SMS_RATE_PER_S, SMS_WINDOW, SUBMIT_TIMEOUT, World};
 
-/// A change counts everywhere within a second; the simulated ports may be slow on top.
-const CHANGE_COUNTS_AFTER: Duration = Duration::from_secs(6);
+/// A change counts everywhere within a second of its instant, which is a second ahead; the simulated ports may be slow on top.
+const CHANGE_COUNTS_AFTER: Duration = Duration::from_secs(7);
 
 /// What the log owes, by one pass over it without any crash.
 fn owed(world: &World) -> BTreeMap<NoticeId, Notice> {
@@ -194,13 +194,21 @@ fn one_sender_at_a_time(world: &World, breaches: &mut Vec<String>) {
 
 /// N3: nothing reaches a gateway for a pair that was protected a moment before.
 fn nothing_to_the_protected(world: &World, breaches: &mut Vec<String>) {
-    for change in world.registry.changes() {
+    let changes = world.registry.changes();
+    let written_at = world.changes_written_at();
+    for (place, change) in changes.iter().enumerate() {
         let Entry::Protection(protection) = &change.entry else { continue };
-        let counts_from = change.applied.plus(CHANGE_COUNTS_AFTER);
+        if !protection.protected {
+            continue;
+        }
+        let key = change.entry.key();
+        let lifted = (place + 1..changes.len()).find(|later| changes[*later].entry.key() == key);
+        let counts_from = written_at[place] + CHANGE_COUNTS_AFTER;
+        let counts_until = lifted.map_or(Duration::MAX, |lifted| written_at[lifted]);
         for sent in world.sms.arrivals().into_iter().chain(world.app.arrivals()) {
             let message = &sent.message;
             let to_them = message.guardian == protection.guardian && message.pupil == protection.pupil;
-            if to_them && sent.wall > counts_from {
+            if to_them && sent.at > counts_from && sent.at < counts_until {
                 breaches
                     .push(format!("N3: sent at {} to a guardian protected at {}", sent.wall, change.applied));
             }

@@ -1,5 +1,4 @@
-//! One simulated day: the city, its gateways, and the engine processes that share the work, crash, stop, fall asleep and are
-//! started again.
+//! One simulated world: the city, its gateways, and what else survives every crash; all of it drawn from a seed.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -11,34 +10,77 @@ use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::notice::Channel;
 use gatebell_engine::ports::channel::LaneProfile;
-use gatebell_engine::ports::clock::{Clock, ScaledClock};
-use gatebell_engine::registry::CHANGE_LEAD;
+use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::runtime::status::Status;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
 use gatebell_engine::testing::fakes::{
-    FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeSeats, FakeTapLog,
-    FaultRates, Faults, GatewayBehaviour,
+    FakeClock, FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeSeats, FakeTapLog,
+    FaultRates, Faults, GatewayBehaviour, Journal, Outages,
 };
 use gatebell_engine::time::Timestamp;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tokio_util::sync::CancellationToken;
 
-use crate::city;
+use crate::city::City;
+use crate::plan::{Kind, Plan};
 
 pub(crate) const PARTITIONS: u32 = 3;
 pub(crate) const SMS_RATE_PER_S: u32 = 2;
 pub(crate) const SMS_BURST: u32 = 4;
 pub(crate) const SMS_WINDOW: usize = 4;
-/// 2025-09-08T07:00+08:00, a Monday of term.
-const MORNING: Timestamp = Timestamp::from_millis(1_757_286_000_000);
+/// 2025-09-09T00:00+08:00, a Tuesday of term between two other days of school.
+const MIDNIGHT: Timestamp = Timestamp::from_millis(1_757_347_200_000);
 /// The most processes at once.
 const PROCESSES_MAX: u32 = 3;
 /// A submit without an answer for so long is in doubt.
 pub(crate) const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Simulated time after which a morning that has not come to rest never will.
-const REST_MAX: Duration = Duration::from_secs(3 * 3600);
+
+/// When the day begins that is played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DayKind {
+    /// At seven, when everybody arrives.
+    Morning,
+    /// Shortly before nine, when the day is declared off.
+    DeclaredOff,
+    /// Shortly before departures open.
+    Noon,
+    /// Some minutes before midnight, which comes with work unsettled.
+    Midnight,
+}
+
+impl DayKind {
+    fn drawn(random: &mut ChaCha8Rng) -> Self {
+        match random.random_range(0..16) {
+            0..=2 => Self::Midnight,
+            3 => Self::Noon,
+            4 | 5 => Self::DeclaredOff,
+            _ => Self::Morning,
+        }
+    }
+
+    fn begins_at(self) -> Timestamp {
+        let minute = match self {
+            Self::Morning => 7 * 60,
+            Self::DeclaredOff => 8 * 60 + 57,
+            Self::Noon => 11 * 60 + 27,
+            Self::Midnight => 23 * 60 + 56,
+        };
+        MIDNIGHT.plus(Duration::from_secs(60 * minute))
+    }
+}
+
+/// What becomes of the wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClockKind {
+    /// It is right.
+    Right,
+    /// It is set right by less than a second now and then, and once it jumps forward by minutes.
+    Corrected,
+    /// Somebody sets it back by minutes.
+    SetBack,
+}
 
 /// The term of the simulation: notices are of use for ten minutes, so that some expire within a short morning.
 pub(crate) fn term() -> Term {
@@ -53,11 +95,14 @@ pub(crate) fn term() -> Term {
 
 /// What survives every crash, and the seed's intentions.
 pub(crate) struct World {
+    pub(crate) plan: Plan,
     pub(crate) seed: u64,
+    pub(crate) kind: DayKind,
+    pub(crate) clock_kind: ClockKind,
     /// Processes at once.
     pub(crate) processes: u32,
     pub(crate) term: Arc<Term>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<FakeClock>,
     pub(crate) ledger: FakeLedger,
     pub(crate) tap_log: FakeTapLog,
     pub(crate) receipts: FakeReceiptLog,
@@ -66,9 +111,21 @@ pub(crate) struct World {
     pub(crate) seats: FakeSeats,
     pub(crate) sms: FakeGateway,
     pub(crate) app: FakeGateway,
-    rates: FaultRates,
-    /// The misfortunes of the processes that live now, by their place.
-    living: Mutex<BTreeMap<u32, Faults>>,
+    pub(crate) journal: Journal,
+    pub(crate) outages: Outages,
+    pub(crate) city: Mutex<City>,
+    /// When each change of the registry was written, on the monotonic clock.
+    pub(crate) written_at: Mutex<Vec<Duration>>,
+    pub(crate) rates: FaultRates,
+    /// The processes that live now, by their place.
+    pub(crate) living: Mutex<BTreeMap<u32, Living>>,
+}
+
+/// A process that lives.
+#[derive(Clone)]
+pub(crate) struct Living {
+    pub(crate) faults: Faults,
+    pub(crate) status: Arc<Status>,
 }
 
 /// How the day went.
@@ -109,77 +166,105 @@ fn profile(
     }
 }
 
+fn as_clock(clock: &Arc<FakeClock>) -> Arc<dyn Clock> {
+    Arc::<FakeClock>::clone(clock)
+}
+
+fn gateway_behaviour(plan: &Plan, up_to: &mut impl FnMut(u32) -> u32) -> GatewayBehaviour {
+    GatewayBehaviour {
+        throttles: plan.rate(Kind::Refusers, up_to(100)),
+        troubled: plan.rate(Kind::Refusers, up_to(100)),
+        refuses: plan.rate(Kind::Refusers, up_to(50)),
+        down: plan.rate(Kind::Refusers, up_to(20)),
+        unreachable: plan.rate(Kind::Refusers, up_to(20)),
+        hangs_after: plan.rate(Kind::Hangs, up_to(100)),
+        hangs_before: plan.rate(Kind::Hangs, up_to(50)),
+        lingers: plan.rate(Kind::Hangs, up_to(60)),
+        babbles: plan.rate(Kind::Rubbish, up_to(50)),
+        cuts_short: plan.rate(Kind::Rubbish, up_to(50)),
+        fails: plan.rate(Kind::OddReceipts, up_to(200)),
+        repeats: plan.rate(Kind::OddReceipts, up_to(300)),
+        contradicts: plan.rate(Kind::OddReceipts, up_to(100)),
+        overtakes: plan.rate(Kind::OddReceipts, up_to(200)),
+        forgets: plan.rate(Kind::LostReceipts, up_to(200)),
+        // On most days every message can be asked for.
+        loses: plan.rate(Kind::LostReceipts, up_to(100).saturating_sub(70)),
+        receipt_delay_max: Duration::from_secs(120),
+    }
+}
+
 impl World {
-    pub(crate) fn from_seed(seed: u64) -> Self {
+    /// The world of `plan`.
+    pub(crate) fn planned(plan: Plan) -> Self {
+        let seed = plan.seed;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(MORNING, 1.0));
-        let mut up_to = |most: u32| random.random_range(0..=most);
-        let behaviour = GatewayBehaviour {
-            throttles: up_to(100),
-            troubled: up_to(100),
-            refuses: up_to(50),
-            down: up_to(20),
-            unreachable: up_to(20),
-            hangs_after: up_to(100),
-            hangs_before: up_to(50),
-            babbles: up_to(50),
-            fails: up_to(200),
-            repeats: up_to(300),
-            contradicts: up_to(100),
-            forgets: up_to(200),
-            overtakes: up_to(200),
-            lingers: up_to(60),
-            receipt_delay_max: Duration::from_secs(120),
+        let kind = DayKind::drawn(&mut random);
+        let clock_kind = match random.random_range(0..8) {
+            0 | 1 if plan.has(Kind::ClockJumps) => ClockKind::Corrected,
+            2 if plan.has(Kind::ClockJumps) => ClockKind::SetBack,
+            _ => ClockKind::Right,
         };
+        let clock = Arc::new(FakeClock::starting_at(kind.begins_at()));
+        let mut up_to = |most: u32| random.random_range(0..=most);
+        let behaviour = gateway_behaviour(&plan, &mut up_to);
         // Some gateways give no receipts: what they accept counts as delivered.
         let receipts = up_to(4) > 0;
-        let rates = FaultRates { error_before: up_to(20), error_after: up_to(20), slow: up_to(30) };
+        let rates = FaultRates {
+            error_before: plan.rate(Kind::Refusals, up_to(20)),
+            error_after: plan.rate(Kind::TimeOuts, up_to(20)),
+            slow: plan.rate(Kind::SlowPorts, up_to(30)),
+            torn: plan.rate(Kind::TornWrites, up_to(20)),
+        };
         let processes = match up_to(9) {
             0..=3 => 1,
             4..=6 => 2,
             _ => PROCESSES_MAX,
         };
+        let processes = processes.min(plan.processes_max);
         // Sometimes one process more than may send.
-        let seats = if processes > 1 && up_to(2) == 0 { processes - 1 } else { processes };
+        let one_stands = up_to(2) == 0;
+        let seats = if processes > 1 && one_stands { processes - 1 } else { processes };
         let shared_by = NonZeroU32::new(seats).expect("at least one");
         // Some gateways know no references: a message that is sent again is another one.
         let recognises = up_to(3) > 0;
         let group_patience = Duration::from_secs(u64::from(8 + up_to(37)));
-        let faults = Faults::from_seed(seed ^ 0x5eed, rates);
+        let journal = Journal::default();
+        if plan.is_traced {
+            journal.keep_lines();
+        }
+        let outages = Outages::default();
+        let faults = Faults::from_seed(seed ^ 0x5eed, rates).in_world(None, &outages, &journal);
         let ledger = FakeLedger::default();
         let registry = FakeRegistry::default();
-        for entry in city::registry(&mut random) {
-            registry.change(Timestamp::MIN, entry);
-        }
+        let city = City::founded(&mut random, clock_kind == ClockKind::SetBack);
+        city.entries().for_each(|entry| registry.change(Timestamp::MIN, entry.clone()));
+        let gateway = |profile| FakeGateway::new(profile, behaviour, faults.clone(), as_clock(&clock));
         Self {
             seed,
+            kind,
+            clock_kind,
             processes,
             term: Arc::new(term()),
-            tap_log: FakeTapLog::new(PARTITIONS, group_patience, Arc::clone(&clock), ledger.clone()),
-            sms: FakeGateway::new(
-                profile("sms", Channel::Sms, receipts, shared_by, recognises),
-                behaviour,
-                faults.clone(),
-                Arc::clone(&clock),
-            ),
-            app: FakeGateway::new(
-                profile("app", Channel::App, false, shared_by, true),
-                behaviour,
-                faults,
-                Arc::clone(&clock),
-            ),
-            seats: FakeSeats::new(seats as usize, Arc::clone(&clock)),
+            tap_log: FakeTapLog::new(PARTITIONS, group_patience, as_clock(&clock), ledger.clone()),
+            sms: gateway(profile("sms", Channel::Sms, receipts, shared_by, recognises)),
+            app: gateway(profile("app", Channel::App, false, shared_by, true)),
+            seats: FakeSeats::new(seats as usize, as_clock(&clock)),
             receipts: FakeReceiptLog::default(),
             rejected: FakeRejectedLog::default(),
+            written_at: Mutex::new(vec![Duration::ZERO; city.entries().count()]),
+            city: Mutex::new(city),
             registry,
             ledger,
             clock,
+            journal,
+            outages,
             rates,
             living: Mutex::default(),
+            plan,
         }
     }
 
-    fn start_engine(&self, process: u64, faults: &Faults) -> Engine {
+    pub(crate) fn start_engine(&self, process: u64, faults: &Faults) -> Engine {
         let settings = Settings {
             term: Arc::clone(&self.term),
             templates: Arc::new(Templates::built_in()),
@@ -199,7 +284,7 @@ impl World {
                 Arc::new(self.sms.connect(process, faults.clone())),
                 Arc::new(self.app.connect(process, faults.clone())),
             ],
-            clock: Arc::clone(&self.clock),
+            clock: as_clock(&self.clock),
         };
         let doze = faults.doze();
         Engine::new(settings, ports)
@@ -207,161 +292,22 @@ impl World {
             .with_tasks_inside(Arc::new(move |task| Box::pin(doze.part(task))))
     }
 
-    /// Runs the processes through the morning, over as many misfortunes as the seed has, until all is at rest.
+    /// When each change of the registry was written, on the monotonic clock; in the order of the changes.
+    pub(crate) fn changes_written_at(&self) -> Vec<Duration> {
+        self.written_at.lock().expect("nobody panicked").clone()
+    }
+
+    /// Runs the processes through the day, over as many misfortunes as the seed has, until all is at rest.
     pub(crate) async fn play(&self) -> Outcome {
         let outcome = Mutex::new(Outcome::default());
         let lives = join_all((0..self.processes).map(|place| self.lives(place, &outcome)));
         let at_rest = tokio::select! {
             biased;
-            at_rest = self.readers_and_gateways(&outcome) => at_rest,
+            at_rest = self.day_goes_by(&outcome) => at_rest,
             _ = lives => false,
         };
         let mut outcome = outcome.into_inner().expect("nobody panicked");
         outcome.came_to_rest = at_rest;
         outcome
-    }
-
-    /// The world outside the engine: taps come in, the registry changes, receipts arrive. Ends when everything that the
-    /// morning owes is settled (true), or when it never will be (false).
-    async fn readers_and_gateways(&self, outcome: &Mutex<Outcome>) -> bool {
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0x7a95);
-        let taps = random.random_range(30..120);
-        // On some mornings the SMS lanes have more than they may send nearly all the time.
-        let classes_in = if random.random_range(0..4) == 0 { 3 } else { 15 };
-        for _ in 0..taps {
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..6000))).await;
-            // Now and then a whole class comes at once, and the SMS lane has more than it may send.
-            let most_at_once = if random.random_range(0..classes_in) == 0 { 40 } else { 4 };
-            let mut last_read = 0;
-            for _ in 0..random.random_range(1..most_at_once) {
-                let (pupil, key, value) = city::report(&mut random, self.clock.now());
-                self.tap_log.report(&key, value);
-                last_read = pupil;
-            }
-            if random.random_range(0..6) == 0 {
-                let counts_from = self.clock.now().plus(CHANGE_LEAD);
-                self.registry.change(counts_from, city::change(&mut random, counts_from, last_read));
-            }
-            if random.random_range(0..12) == 0 {
-                self.tap_log.rebalance(random.random());
-            }
-            if random.random_range(0..40) == 0 {
-                self.cut_somebody_off(&mut random, outcome);
-            }
-            self.send_receipts();
-        }
-        let last_tap = self.clock.monotonic();
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let more_receipts = self.send_receipts();
-            let everything_owned = self.tap_log.unowned() == 0;
-            let settled = everything_owned
-                && self.tap_log.is_settled()
-                && self.receipts.is_settled()
-                && self.everybody_knows_the_registry(outcome)
-                && !more_receipts;
-            let heard_of_all = settled && crate::judge::every_notice_has_ended(self);
-            if heard_of_all {
-                return true;
-            }
-            if self.clock.monotonic() - last_tap > REST_MAX {
-                return false;
-            }
-        }
-    }
-
-    /// Whether every process that lives to the end has said that it applied the last change.
-    fn everybody_knows_the_registry(&self, outcome: &Mutex<Outcome>) -> bool {
-        let last_change = self.registry.changes().len() as u64;
-        let outcome = outcome.lock().expect("nobody panicked");
-        outcome.survivors.iter().all(|process| self.registry.applied_by(*process) == last_change)
-    }
-
-    fn send_receipts(&self) -> bool {
-        let sms = self.sms.send_due_receipts(&self.receipts);
-        let app = self.app.send_due_receipts(&self.receipts);
-        sms || app
-    }
-
-    /// Some process and the tap log do not hear of each other for a while.
-    fn cut_somebody_off(&self, random: &mut ChaCha8Rng, outcome: &Mutex<Outcome>) {
-        let place = random.random_range(0..self.processes);
-        let lasting = Duration::from_millis(random.random_range(1000..60_000));
-        if let Some(faults) = self.living.lock().expect("nobody panicked").get(&place) {
-            faults.cut_off(lasting);
-            outcome.lock().expect("nobody panicked").cut_offs += 1;
-        }
-    }
-
-    /// One process after the other, at one place; the last one lives on, as a rule.
-    async fn lives(&self, place: u32, outcome: &Mutex<Outcome>) {
-        let note = || outcome.lock().expect("nobody panicked");
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0xc4a5 ^ (u64::from(place) << 32));
-        let lives = random.random_range(0..6);
-        for life in 0..lives {
-            let process = u64::from(place) * 100 + life + 1;
-            let faults = self.misfortunes(process);
-            self.plan_naps(&faults, &mut random, outcome);
-            let stop = CancellationToken::new();
-            let running = faults.doze().part(self.start_engine(process, &faults).run(stop.clone()));
-            if random.random_range(0..3) == 0 {
-                let after = Duration::from_millis(random.random_range(0..120_000));
-                let told_to_stop = async {
-                    tokio::time::sleep(after).await;
-                    stop.cancel();
-                    futures::future::pending::<()>().await;
-                };
-                self.living.lock().expect("nobody panicked").insert(place, faults.clone());
-                tokio::select! {
-                    biased;
-                    ended = running => if let Err(cause) = ended {
-                        note().trouble.push(format!("the engine failed: {cause}"));
-                    },
-                    () = told_to_stop => {}
-                }
-                note().stops += 1;
-            } else {
-                let crash = faults.crash_after(random.random_range(0..4000));
-                self.living.lock().expect("nobody panicked").insert(place, faults.clone());
-                tokio::select! {
-                    biased;
-                    () = crash.cancelled() => note().crashes += 1,
-                    ended = running => note().trouble.push(format!("the engine ended by itself: {ended:?}")),
-                }
-            }
-            self.living.lock().expect("nobody panicked").remove(&place);
-            note().naps += faults.doze().naps();
-            // The dead process's tasks are gone before its successor starts, be it at once.
-            let pause_ms_max = if random.random_range(0..2) == 0 { 50 } else { 20_000 };
-            tokio::time::sleep(Duration::from_millis(random.random_range(1..pause_ms_max))).await;
-        }
-        let process = u64::from(place) * 100 + lives + 1;
-        let faults = self.misfortunes(process);
-        self.living.lock().expect("nobody panicked").insert(place, faults.clone());
-        note().survivors.push(process);
-        let ended = self.start_engine(process, &faults).run(CancellationToken::new()).await;
-        note().trouble.push(format!("the last engine ended by itself: {ended:?}"));
-    }
-
-    fn misfortunes(&self, process: u64) -> Faults {
-        Faults::from_seed(self.seed ^ 0x5eed ^ (process << 32), self.rates)
-    }
-
-    /// When the process falls asleep, and for how long: shorter or longer than anybody waits for it.
-    fn plan_naps(&self, faults: &Faults, random: &mut ChaCha8Rng, outcome: &Mutex<Outcome>) {
-        let lasting = |random: &mut ChaCha8Rng| {
-            let ms_max = if random.random_range(0..3) == 0 { 6000 } else { 120_000 };
-            Duration::from_millis(random.random_range(500..ms_max))
-        };
-        if random.random_range(0..2) == 0 {
-            return;
-        }
-        for _ in 0..random.random_range(0..3) {
-            faults.nap_at(random.random_range(50..3000), lasting(random));
-        }
-        if random.random_range(0..2) == 0 {
-            faults.nap_at_submit(random.random_range(1..40), lasting(random));
-            outcome.lock().expect("nobody panicked").naps_in_mid_submit += 1;
-        }
     }
 }

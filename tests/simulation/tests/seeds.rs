@@ -1,9 +1,11 @@
-//! The ordinary run of the simulation. A failing seed is printed; `GATEBELL_SEEDS=17..18 cargo test -p gatebell-simulation`
-//! plays it again.
+//! The ordinary run of the simulation. A failing seed is printed with the command that plays it to be read;
+//! `GATEBELL_SEEDS=17..18 cargo test -p gatebell-simulation` plays it here.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
-use gatebell_simulation::{Coverage, Played};
+use gatebell_simulation::{Plan, Played, play_all};
 
 /// Seeds of an ordinary run.
 const SEEDS: Range<u64> = 0..200;
@@ -16,26 +18,25 @@ fn seeds() -> Range<u64> {
 
 #[test]
 fn invariants_hold_through_crashes_and_bad_gateways() {
-    let mut coverage = Coverage::default();
-    let mut failures = Vec::new();
-    for seed in seeds() {
-        let played = Played::of(seed);
-        let breaches = played.breaches();
-        if !breaches.is_empty() {
-            failures.push(format!("seed {seed}:\n  {}", breaches.join("\n  ")));
-        }
-        coverage.add(&played);
+    let seeds = seeds();
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let run = play_all(&Plan::of(0), seeds.clone(), threads, &AtomicBool::new(false), |_| {});
+    for failure in &run.failures {
+        println!("seed {}:", failure.seed);
+        failure.breaches.iter().for_each(|breach| println!("  {breach}"));
+        println!("  cargo run -p gatebell-simulation --release -- {} --trace", Plan::of(failure.seed));
     }
-    assert!(failures.is_empty(), "{} seeds failed\n{}", failures.len(), failures.join("\n"));
-    println!("{coverage}");
-    if seeds() == SEEDS {
-        assert_eq!(coverage.never_reached(), [""; 0], "an ordinary run must reach all of this");
+    println!("{}", run.coverage);
+    assert!(run.failures.is_empty(), "{} seeds failed, see above", run.failures.len());
+    if seeds == SEEDS {
+        assert_eq!(run.coverage.never_reached(run.seeds), [""; 0], "an ordinary run must reach all of this");
     }
 }
 
 #[test]
 fn a_seed_plays_the_same_every_time() {
     for seed in [3, 11] {
-        assert_eq!(Played::of(seed).ledger(), Played::of(seed).ledger(), "seed {seed}");
+        let ledger = || Played::of(Plan::of(seed)).ledger();
+        assert_eq!(ledger(), ledger(), "seed {seed}");
     }
 }

@@ -35,8 +35,10 @@ pub struct GatewayBehaviour {
     pub hangs_after: u32,
     /// Never answers and took nothing.
     pub hangs_before: u32,
-    /// Takes the message and answers rubbish.
+    /// Answers rubbish; every other time it took the message.
     pub babbles: u32,
+    /// Takes all messages of a request and answers for the first of them alone.
+    pub cuts_short: u32,
     /// The receipt says failed.
     pub fails: u32,
     /// The receipt comes twice.
@@ -45,6 +47,8 @@ pub struct GatewayBehaviour {
     pub contradicts: u32,
     /// The receipt never comes by itself; it can be asked for.
     pub forgets: u32,
+    /// There is no receipt to be had, not by asking either: until [`FakeGateway::find_lost_receipts`].
+    pub loses: u32,
     /// The receipt comes before the submit's answer.
     pub overtakes: u32,
     /// The message is taken only after up to [`LINGERS_MAX`], when nobody waits for the answer any more.
@@ -64,10 +68,12 @@ impl GatewayBehaviour {
         hangs_after: 0,
         hangs_before: 0,
         babbles: 0,
+        cuts_short: 0,
         fails: 0,
         repeats: 0,
         contradicts: 0,
         forgets: 0,
+        loses: 0,
         overtakes: 0,
         lingers: 0,
         receipt_delay_max: Duration::from_secs(5),
@@ -100,6 +106,8 @@ pub struct SentMessage {
     pub taken_at: Timestamp,
     /// What the receipt says or will say.
     pub fate: ReceiptStatus,
+    /// Whether nobody can learn of it.
+    is_lost: bool,
 }
 
 #[derive(Default)]
@@ -197,9 +205,41 @@ impl FakeGateway {
         let more = !state.due.is_empty();
         drop(state);
         for (_, receipt) in due {
+            self.faults
+                .journal()
+                .note(None, || format!("receipt for {}: {:?}", receipt.notice, receipt.status));
             receipts.arrive(Receipt { arrived: self.clock.now(), ..receipt });
         }
         more
+    }
+
+    /// Whether there are messages that nobody can learn of.
+    pub fn has_lost_receipts(&self) -> bool {
+        locked(&self.state).taken.iter().any(|taken| taken.is_lost)
+    }
+
+    /// Sends half of the receipts that were lost, days late; the others stay so.
+    pub fn find_lost_receipts(&self, receipts: &FakeReceiptLog) {
+        let taken = self.taken();
+        for taken in taken.iter().filter(|taken| taken.is_lost).step_by(2) {
+            self.faults.journal().reached("receipts that came after everybody had given up");
+            receipts.arrive(self.receipt(&taken.message, &taken.gateway_id, taken.fate.clone()));
+        }
+    }
+
+    fn receipt(&self, message: &Message, gateway_id: &CompactString, status: ReceiptStatus) -> Receipt {
+        Receipt {
+            lane: self.profile.name.clone(),
+            notice: message.notice,
+            position: message.position,
+            gateway_id: gateway_id.clone(),
+            status,
+            arrived: self.clock.now(),
+        }
+    }
+
+    fn reached(&self, what: &'static str) {
+        self.faults.journal().reached(what);
     }
 
     /// Takes a message, or recognises its reference.
@@ -207,6 +247,7 @@ impl FakeGateway {
         let mut state = locked(&self.state);
         let recognises = self.profile.deduplicates_for.is_some();
         if recognises && let Some(place) = state.by_reference.get(message.reference.as_str()) {
+            self.reached("references recognised");
             let gateway_id = state.taken[*place].gateway_id.clone();
             return SubmitOutcome::Accepted { gateway_id, duplicate: true };
         }
@@ -216,27 +257,33 @@ impl FakeGateway {
         } else {
             ReceiptStatus::Delivered
         };
-        let receipt = Receipt {
-            lane: self.profile.name.clone(),
-            notice: message.notice,
-            position: message.position,
-            gateway_id: gateway_id.clone(),
-            status: fate.clone(),
-            arrived: self.clock.now(),
-        };
-        if self.profile.gives_receipts && !self.faults.happens(self.behaviour.forgets) {
+        let receipt = self.receipt(message, &gateway_id, fate.clone());
+        let is_lost = self.faults.happens(self.behaviour.loses) && self.profile.gives_receipts;
+        let is_forgotten = self.faults.happens(self.behaviour.forgets);
+        if is_forgotten && self.profile.gives_receipts {
+            self.reached("receipts that do not come by themselves");
+        }
+        if self.profile.gives_receipts && !is_forgotten && !is_lost {
             let longest_ms = u64::try_from(self.behaviour.receipt_delay_max.as_millis()).unwrap_or(u64::MAX);
             let copies = if self.faults.happens(self.behaviour.repeats) { 2 } else { 1 };
+            if copies > 1 {
+                self.reached("receipts sent twice");
+            }
             for _ in 0..copies {
                 let overtakes = self.faults.happens(self.behaviour.overtakes);
+                if overtakes {
+                    self.reached("receipts ahead of the answer");
+                }
                 let delay_ms = if overtakes { 0 } else { self.faults.draw(0..longest_ms.max(1)) };
                 state.due.push((self.clock.monotonic() + Duration::from_millis(delay_ms), receipt.clone()));
             }
         }
         if self.profile.gives_receipts
+            && !is_lost
             && fate == ReceiptStatus::Delivered
             && self.faults.happens(self.behaviour.contradicts)
         {
+            self.reached("receipts that contradict each other");
             let delay_ms = self.faults.draw(0..100_000);
             let status = ReceiptStatus::Failed { reason: CompactString::const_new("5") };
             state.due.push((
@@ -251,6 +298,7 @@ impl FakeGateway {
             gateway_id: gateway_id.clone(),
             taken_at: self.clock.now(),
             fate,
+            is_lost,
         });
         SubmitOutcome::Accepted { gateway_id, duplicate: false }
     }
@@ -259,22 +307,35 @@ impl FakeGateway {
         let behaviour = &self.behaviour;
         let code = CompactString::const_new;
         if self.faults.happens(behaviour.throttles) {
-            return SubmitOutcome::Throttled { retry_after: None };
+            self.reached("gateway throttles");
+            let wait_s = self.faults.draw(0..30);
+            // Every other one says how long to wait.
+            let retry_after = wait_s.is_multiple_of(2).then_some(Duration::from_secs(wait_s));
+            return SubmitOutcome::Throttled { retry_after };
         }
         if self.faults.happens(behaviour.troubled) {
+            self.reached("gateway has a passing trouble");
             return SubmitOutcome::RetryLater { reason: code("a"), retry_after: None };
         }
         if self.faults.happens(behaviour.refuses) {
+            self.reached("gateway refuses");
             return SubmitOutcome::Refused { reason: code("v") };
         }
         if self.faults.happens(behaviour.down) {
+            self.reached("gateway takes nothing");
             return SubmitOutcome::GatewayDown { reason: code("k") };
         }
         if self.faults.happens(behaviour.unreachable) {
+            self.reached("gateway cannot be reached");
             return SubmitOutcome::NotSent { reason: code("no_connection") };
         }
         if self.faults.happens(behaviour.babbles) {
-            let _taken = self.take(message);
+            if self.faults.happens(500) {
+                self.reached("gateway took it and answers rubbish");
+                let _taken = self.take(message);
+            } else {
+                self.reached("gateway took nothing and answers rubbish");
+            }
             return SubmitOutcome::Unknown { reason: code("unreadable") };
         }
         self.take(message)
@@ -317,12 +378,21 @@ impl FakeGateway {
             waits_no_longer.end();
         });
         tokio::time::sleep(Duration::from_millis(way_ms)).await;
+        if lingers {
+            self.reached("gateway takes its time");
+        }
         if self.faults.happens(self.behaviour.hangs_before) {
+            self.reached("gateway took nothing and hangs");
             return;
         }
-        let outcomes = messages.iter().map(|message| self.answer(message)).collect();
+        let mut outcomes: Vec<SubmitOutcome> = messages.iter().map(|message| self.answer(message)).collect();
         if self.faults.happens(self.behaviour.hangs_after) {
+            self.reached("gateway took it and hangs");
             return;
+        }
+        if self.faults.happens(self.behaviour.cuts_short) && outcomes.len() > 1 {
+            self.reached("gateway answers for some of a batch");
+            outcomes.truncate(1);
         }
         tokio::time::sleep(Duration::from_millis(self.faults.draw(0..4))).await;
         let now = self.clock.monotonic();
@@ -332,6 +402,7 @@ impl FakeGateway {
             .for_each(|arrival| arrival.over_at = Some(now));
         drop(state);
         on_the_wire.end();
+        self.faults.note(|| format!("{} answers {outcomes:?}", self.profile.name));
         // Whoever asked may be dead.
         let _heard = answers.send(outcomes);
     }
@@ -345,11 +416,11 @@ impl FakeGateway {
             .iter()
             .filter_map(|entry| known(&entry).map(|taken| (entry, taken)))
             .map(|(entry, taken)| Receipt {
+                status: if taken.is_lost { ReceiptStatus::Underway } else { taken.fate.clone() },
                 lane: self.profile.name.clone(),
                 notice: entry.notice,
                 position: entry.position,
                 gateway_id: taken.gateway_id.clone(),
-                status: taken.fate.clone(),
                 arrived: self.clock.now(),
             })
             .collect()
@@ -369,6 +440,10 @@ impl ChannelConnector for FakeGateway {
         let _request = Request(Arc::clone(&on_the_wire));
         let (answers, answer) = oneshot::channel();
         tokio::spawn(self.clone().handle(first, messages.to_vec(), on_the_wire, answers));
+        self.faults.note(|| {
+            let sent: Vec<&str> = messages.iter().map(|message| message.reference.as_str()).collect();
+            format!("sends {sent:?} through {}", self.profile.name)
+        });
         self.faults.submit_leaves();
         self.faults.pass().await;
         match answer.await {

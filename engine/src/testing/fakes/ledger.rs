@@ -8,7 +8,7 @@ use compact_str::CompactString;
 
 use super::{Faults, locked};
 use crate::ids::{GuardianId, LaneName, LogPosition, NoticeId, OrderId, PupilId};
-use crate::ledger::{Charge, Claim, ClaimKey, ClaimStamp, Event, LedgerEntry};
+use crate::ledger::{Charge, Claim, ClaimKey, ClaimStamp, ClaimState, Event, LedgerEntry};
 use crate::notice::NoticeKind;
 use crate::ports::PortError;
 use crate::ports::ledger::{ChargeVerdict, ClaimVerdict, Ledger};
@@ -25,24 +25,77 @@ struct State {
 }
 
 impl State {
-    fn append(&mut self, entries: impl IntoIterator<Item = LedgerEntry>) {
+    fn append(&mut self, faults: &Faults, entries: impl IntoIterator<Item = LedgerEntry>) {
         for entry in entries {
             if self.names.insert((entry.notice, entry.event, entry.attempt)) {
+                faults.note(|| {
+                    let reason = entry.reason.as_deref().unwrap_or_default();
+                    let (notice, position) = (entry.notice, entry.position);
+                    let attempt = entry.attempt;
+                    format!("ledger: {notice} of {position} {} #{attempt} {reason}", entry.event)
+                });
                 self.entries.push(entry);
             }
         }
     }
 
-    fn replace(&mut self, expected: Option<&ClaimStamp>, claim: Claim) -> ClaimVerdict {
+    fn replace(&mut self, faults: &Faults, expected: Option<&ClaimStamp>, claim: Claim) -> ClaimVerdict {
         match self.claims.get(&claim.key) {
             Some(held) if *held == claim => ClaimVerdict::Won,
-            Some(held) if expected != Some(&held.stamp()) => ClaimVerdict::Held(Box::new(held.clone())),
-            _ => {
+            Some(held) if expected != Some(&held.stamp()) => {
+                self.tell_of_held(faults, held, &claim);
+                ClaimVerdict::Held(Box::new(held.clone()))
+            }
+            held => {
+                if let Some(held) = held
+                    && held.owner != claim.owner
+                    && held.state == ClaimState::Open
+                {
+                    faults.journal().reached("claims taken over");
+                }
+                if held.is_some_and(|held| held.state == ClaimState::Refused) {
+                    faults.journal().reached("claims for a next attempt");
+                }
+                faults.note(|| {
+                    let (notice, attempt, state) = (claim.notice, claim.attempt, &claim.state);
+                    format!("claim: {notice} #{attempt} {state:?}")
+                });
                 self.claims.insert(claim.key.clone(), claim);
                 ClaimVerdict::Won
             }
         }
     }
+
+    /// What a claim that was asked for in vain meets: each is a branch of recovery.
+    fn tell_of_held(&self, faults: &Faults, held: &Claim, asked: &Claim) {
+        let is_known = |of: &[Event]| of.iter().any(|event| self.has(held.notice, *event));
+        let met = match held.state {
+            _ if held.notice != asked.notice => "claims held for another notice",
+            // An answer to be written down, not a claim to send under.
+            _ if asked.state != ClaimState::Open => "claims lost before their outcome",
+            ClaimState::Ended if !is_known(&[Event::Failed, Event::Expired, Event::Suppressed]) => {
+                "claims ended without an entry"
+            }
+            ClaimState::Ended => "claims found ended",
+            ClaimState::Submitted { .. } if !is_known(&[Event::Submitted, Event::Accepted]) => {
+                "claims submitted without an entry"
+            }
+            ClaimState::Submitted { .. } => "claims found submitted",
+            ClaimState::Refused => "claims found refused",
+            ClaimState::Open if held.owner == asked.owner => "claims found to be one's own",
+            ClaimState::Open => "claims found in doubt",
+        };
+        faults.journal().reached(met);
+    }
+
+    fn has(&self, notice: NoticeId, event: Event) -> bool {
+        self.entries.iter().any(|entry| entry.notice == notice && entry.event == event)
+    }
+}
+
+/// A call of which a part was done.
+fn torn() -> PortError {
+    PortError::new("ledger", "simulated: timed out in the middle")
 }
 
 /// See the module. Clones share what they hold.
@@ -88,8 +141,16 @@ impl FakeLedger {
 #[async_trait]
 impl Ledger for FakeLedger {
     async fn append(&self, entries: Vec<LedgerEntry>) -> Result<(), PortError> {
-        let state = Arc::clone(&self.state);
-        self.faults.call("ledger", move || locked(&state).append(entries)).await
+        let (state, faults) = (Arc::clone(&self.state), self.faults.clone());
+        let is_torn = entries.len() > 1 && self.faults.tears();
+        let first = if is_torn { entries.len() / 2 } else { entries.len() };
+        let append = move || locked(&state).append(&faults, entries.into_iter().take(first));
+        self.faults.call("ledger", append).await?;
+        if is_torn {
+            self.faults.journal().reached("ledger: torn in an append");
+            return Err(torn());
+        }
+        Ok(())
     }
 
     async fn claim(
@@ -98,17 +159,24 @@ impl Ledger for FakeLedger {
         claim: Claim,
         entry: LedgerEntry,
     ) -> Result<ClaimVerdict, PortError> {
-        let shared = Arc::clone(&self.state);
-        self.faults
+        let (shared, faults) = (Arc::clone(&self.state), self.faults.clone());
+        let is_torn = self.faults.tears();
+        let verdict = self
+            .faults
             .call("ledger", move || {
                 let mut state = locked(&shared);
-                let verdict = state.replace(expected.as_ref(), claim);
-                if verdict == ClaimVerdict::Won {
-                    state.append([entry]);
+                let verdict = state.replace(&faults, expected.as_ref(), claim);
+                if verdict == ClaimVerdict::Won && !is_torn {
+                    state.append(&faults, [entry]);
                 }
                 verdict
             })
-            .await
+            .await?;
+        if is_torn {
+            self.faults.journal().reached("ledger: torn in a claim");
+            return Err(torn());
+        }
+        Ok(verdict)
     }
 
     async fn advance(
@@ -117,14 +185,21 @@ impl Ledger for FakeLedger {
         claim: Claim,
         entries: Vec<LedgerEntry>,
     ) -> Result<ClaimVerdict, PortError> {
-        let shared = Arc::clone(&self.state);
-        self.faults
+        let (shared, faults) = (Arc::clone(&self.state), self.faults.clone());
+        // Entries come first in every store: the row says that nothing more is owed, and must not say so alone.
+        let is_torn = self.faults.tears();
+        let verdict = self
+            .faults
             .call("ledger", move || {
                 let mut state = locked(&shared);
-                state.append(entries);
-                state.replace(Some(&expected), claim)
+                state.append(&faults, entries);
+                (!is_torn).then(|| state.replace(&faults, Some(&expected), claim))
             })
-            .await
+            .await?;
+        verdict.ok_or_else(|| {
+            self.faults.journal().reached("ledger: torn in an advance");
+            torn()
+        })
     }
 
     async fn claim_of(&self, key: &ClaimKey) -> Result<Option<Claim>, PortError> {
@@ -136,8 +211,10 @@ impl Ledger for FakeLedger {
         if !charge.kind.is_charged() {
             return Err(PortError::new("ledger", "only arrivals and departures are charged"));
         }
-        let shared = Arc::clone(&self.state);
-        self.faults
+        let (shared, faults) = (Arc::clone(&self.state), self.faults.clone());
+        let is_torn = self.faults.tears();
+        let verdict = self
+            .faults
             .call("ledger", move || {
                 let key = (
                     charge.term.clone(),
@@ -148,25 +225,38 @@ impl Ledger for FakeLedger {
                     charge.kind,
                 );
                 let mut state = locked(&shared);
-                if state.charges.contains_key(&key) {
+                let held = state.charges.entry(key).or_insert_with(|| charge.clone());
+                if held.proof.notice != charge.proof.notice {
+                    faults.journal().reached("charges held by another notice");
                     return ChargeVerdict::Charged;
                 }
-                let charged = charge.proof.followed_by(Event::Charged, charge.proof.time);
-                state.append([charged]);
-                state.charges.insert(key, charge);
+                if !is_torn {
+                    let charged = charge.proof.followed_by(Event::Charged, charge.proof.time);
+                    state.append(&faults, [charged]);
+                }
                 ChargeVerdict::Charged
             })
-            .await
+            .await?;
+        if is_torn {
+            self.faults.journal().reached("ledger: torn in a charge");
+            return Err(torn());
+        }
+        Ok(verdict)
     }
 
     async fn load_from(&self, partition: u32, offset: u64) -> Result<Vec<LedgerEntry>, PortError> {
-        let shared = Arc::clone(&self.state);
+        let (shared, faults) = (Arc::clone(&self.state), self.faults.clone());
         self.faults
             .call("ledger", move || {
                 let of_partition = |entry: &&LedgerEntry| {
                     entry.position.partition == partition && entry.position.offset >= offset
                 };
-                locked(&shared).entries.iter().filter(of_partition).cloned().collect()
+                let loaded: Vec<LedgerEntry> =
+                    locked(&shared).entries.iter().filter(of_partition).cloned().collect();
+                if !loaded.is_empty() {
+                    faults.journal().reached("ledger entries loaded");
+                }
+                loaded
             })
             .await
     }

@@ -5,9 +5,11 @@
 //! before or after the effect, and says when the process crashes or falls asleep: at any await of any port. What a process
 //! asked for happens in the world outside it, whatever becomes of the process meanwhile.
 
+mod clock;
 mod doze;
 mod gateway;
 mod group;
+mod journal;
 mod ledger;
 mod message_ids;
 mod receipts;
@@ -16,17 +18,20 @@ mod rejected;
 mod seats;
 mod tap_log;
 
+pub use clock::FakeClock;
 pub use doze::Doze;
 pub use gateway::{Arrival, FakeGateway, GatewayBehaviour, SentMessage};
 pub use group::Tally;
+pub use journal::{Journal, JournalLine};
 pub use ledger::FakeLedger;
 pub use message_ids::FakeMessageIds;
 pub use receipts::FakeReceiptLog;
 pub use registry::{FakeRegistry, FakeRegistryFeed};
 pub use rejected::FakeRejectedLog;
 pub use seats::{FakeSeat, FakeSeats};
-pub use tap_log::{Commit, FakeTapLog, FakeTapLogReader};
+pub use tap_log::{Commit, FakeTapLog, FakeTapLogReader, Handover};
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,11 +56,13 @@ pub struct FaultRates {
     pub error_after: u32,
     /// The call takes up to two seconds instead of milliseconds.
     pub slow: u32,
+    /// Of a write to several rows only the first is made, and the call says that it failed.
+    pub torn: u32,
 }
 
 impl FaultRates {
     /// Ports that do as they are told, in no time.
-    pub const NONE: Self = Self { error_before: 0, error_after: 0, slow: 0 };
+    pub const NONE: Self = Self { error_before: 0, error_after: 0, slow: 0, torn: 0 };
 }
 
 struct FaultState {
@@ -68,8 +75,25 @@ struct FaultState {
     submits: u64,
     /// At which submit it does.
     nap_at_submit: Option<(u64, Duration)>,
-    /// Until when the process and its tap log do not hear of each other, on tokio's clock.
-    cut_off_until: Option<Instant>,
+    /// Until when the process and a port do not hear of each other, on tokio's clock.
+    cut_off_until: BTreeMap<&'static str, Instant>,
+}
+
+/// Ports that are away for every process of a world, until when. Clones share what they hold.
+#[derive(Clone, Default)]
+pub struct Outages {
+    until: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
+}
+
+impl Outages {
+    /// Every call of `port` fails for `lasting`.
+    pub fn begin(&self, port: &'static str, lasting: Duration) {
+        locked(&self.until).insert(port, Instant::now() + lasting);
+    }
+
+    fn is_away(&self, port: &'static str) -> bool {
+        locked(&self.until).get(port).is_some_and(|until| Instant::now() < *until)
+    }
 }
 
 /// The misfortunes of one simulated process, from a seed.
@@ -78,6 +102,9 @@ pub struct Faults {
     rates: FaultRates,
     state: Arc<Mutex<FaultState>>,
     doze: Doze,
+    process: Option<u64>,
+    outages: Outages,
+    journal: Journal,
 }
 
 impl Faults {
@@ -91,9 +118,32 @@ impl Faults {
             naps: Vec::new(),
             submits: 0,
             nap_at_submit: None,
-            cut_off_until: None,
+            cut_off_until: BTreeMap::new(),
         };
-        Self { rates, state: Arc::new(Mutex::new(state)), doze: Doze::default() }
+        Self {
+            rates,
+            state: Arc::new(Mutex::new(state)),
+            doze: Doze::default(),
+            process: None,
+            outages: Outages::default(),
+            journal: Journal::default(),
+        }
+    }
+
+    /// Of the process of this number, in a world that keeps `journal` and has `outages`.
+    #[must_use]
+    pub fn in_world(self, process: Option<u64>, outages: &Outages, journal: &Journal) -> Self {
+        Self { process, outages: outages.clone(), journal: journal.clone(), ..self }
+    }
+
+    /// What the process did goes there.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Adds a line about the process to the journal, where lines are kept.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        self.journal.note(self.process, what);
     }
 
     /// No faults at all.
@@ -126,14 +176,20 @@ impl Faults {
         locked(&self.state).nap_at_submit = Some((submits, lasting));
     }
 
-    /// The process and its tap log do not hear of each other for `lasting`; everything else works.
-    pub fn cut_off(&self, lasting: Duration) {
-        locked(&self.state).cut_off_until = Some(Instant::now() + lasting);
+    /// The process and `port` do not hear of each other for `lasting`; everything else works.
+    pub fn cut_off(&self, port: &'static str, lasting: Duration) {
+        self.note(|| format!("hears nothing of the {port} for {} ms", lasting.as_millis()));
+        locked(&self.state).cut_off_until.insert(port, Instant::now() + lasting);
     }
 
     /// What puts the process to sleep.
     pub fn doze(&self) -> Doze {
         self.doze.clone()
+    }
+
+    /// Whether a write to several rows is torn.
+    pub(crate) fn tears(&self) -> bool {
+        self.happens(self.rates.torn)
     }
 
     /// Awaits of ports so far.
@@ -169,8 +225,9 @@ impl Faults {
             if nap.is_some() {
                 state.naps.remove(0);
             }
-            if crashes {
+            if crashes && !state.crash.is_cancelled() {
                 state.crash.cancel();
+                self.note(|| "crashes".to_owned());
             }
             let slow = state.random.next_u32() % 1000 < self.rates.slow;
             let wait_ms =
@@ -181,7 +238,7 @@ impl Faults {
             futures::future::pending::<()>().await;
         }
         if let Some((_, lasting)) = nap {
-            self.doze.fall_asleep(lasting);
+            self.falls_asleep(lasting);
         }
         wait
     }
@@ -200,13 +257,19 @@ impl Faults {
         let nap = state.nap_at_submit.take_if(|(at, _)| *at <= submits);
         drop(state);
         if let Some((_, lasting)) = nap {
-            self.doze.fall_asleep(lasting);
+            self.journal.reached("asleep in mid-submit");
+            self.falls_asleep(lasting);
         }
     }
 
-    /// Waits until the process and its tap log hear of each other again.
-    async fn heard(&self) {
-        let until = locked(&self.state).cut_off_until;
+    fn falls_asleep(&self, lasting: Duration) {
+        self.note(|| format!("falls asleep for {} ms", lasting.as_millis()));
+        self.doze.fall_asleep(lasting);
+    }
+
+    /// Waits until the process and `port` hear of each other again.
+    async fn heard(&self, port: &'static str) {
+        let until = locked(&self.state).cut_off_until.get(port).copied();
         if let Some(until) = until {
             tokio::time::sleep_until(until).await;
         }
@@ -220,7 +283,9 @@ impl Faults {
         effect: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PortError> {
         let way = self.step().await;
-        let is_refused = self.happens(self.rates.error_before);
+        self.heard(port).await;
+        let is_away = self.outages.is_away(port);
+        let is_refused = self.happens(self.rates.error_before) || is_away;
         let (answers, answer) = oneshot::channel();
         tokio::spawn(async move {
             tokio::time::sleep(way).await;
@@ -231,8 +296,12 @@ impl Faults {
         });
         let answer = answer.await;
         self.pass().await;
-        let answer = answer.map_err(|_| PortError::new(port, "simulated: refused"))?;
+        let answer = answer.map_err(|_| {
+            self.journal.reached(format!("{port}: {}", if is_away { "away" } else { "refused" }));
+            PortError::new(port, "simulated: refused")
+        })?;
         if self.happens(self.rates.error_after) {
+            self.journal.reached(format!("{port}: done, and answered a time-out"));
             return Err(PortError::new(port, "simulated: timed out after it was done"));
         }
         Ok(answer)

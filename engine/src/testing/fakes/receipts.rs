@@ -72,7 +72,14 @@ impl FakeReceiptLog {
 impl ReceiptLog for FakeReceiptLog {
     async fn append(&self, receipts: Vec<Receipt>) -> Result<(), PortError> {
         let log = self.clone();
-        let arrive = move || receipts.into_iter().for_each(|receipt| log.arrive(receipt));
+        let faults = self.faults.clone();
+        let arrive = move || {
+            for receipt in receipts {
+                faults.journal().reached("receipts learnt by asking");
+                faults.note(|| format!("asked, and learnt of {}: {:?}", receipt.notice, receipt.status));
+                log.arrive(receipt);
+            }
+        };
         self.faults.call("receipts", arrive).await
     }
 
@@ -118,11 +125,12 @@ impl ReceiptLog for FakeReceiptLog {
     }
 
     async fn park(&self, receipts: Vec<Receipt>) -> Result<(), PortError> {
-        let shared = Arc::clone(&self.state);
+        let (shared, faults) = (Arc::clone(&self.state), self.faults.clone());
         self.faults
             .call("receipts", move || {
                 let mut state = locked(&shared);
                 for receipt in receipts {
+                    faults.journal().reached("receipts parked");
                     let partition = state.partition(receipt.position.partition);
                     partition.parked_ever += 1;
                     partition.parked.insert(partition.parked_ever, receipt);
@@ -150,11 +158,12 @@ impl ReceiptLog for FakeReceiptLog {
     }
 
     async fn unpark(&self, partition: u32, sequences: Vec<u64>) -> Result<(), PortError> {
-        let shared = Arc::clone(&self.state);
+        let (shared, faults) = (Arc::clone(&self.state), self.faults.clone());
         self.faults
             .call("receipts", move || {
                 let mut state = locked(&shared);
                 for sequence in sequences {
+                    faults.journal().reached("parked receipts given up or settled");
                     state.partition(partition).parked.remove(&sequence);
                 }
             })

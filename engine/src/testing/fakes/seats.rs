@@ -30,14 +30,20 @@ impl FakeSeats {
         FakeSeat { seats: self.clone(), process, faults }
     }
 
-    fn hold(&self, process: u64) -> bool {
+    fn hold(&self, process: u64, faults: &Faults) -> bool {
         let now = self.clock.monotonic();
         let mut taken = locked(&self.taken);
+        if taken.get(&process).is_some_and(|lapses_at| *lapses_at <= now) {
+            faults.journal().reached("seats that lapsed under a living process");
+        }
         taken.retain(|_, lapses_at| *lapses_at > now);
         if taken.len() < self.seats || taken.contains_key(&process) {
-            taken.insert(process, now + SEAT_LAPSES_AFTER);
+            if taken.insert(process, now + SEAT_LAPSES_AFTER).is_none() {
+                faults.note(|| "takes a seat".to_owned());
+            }
             return true;
         }
+        faults.journal().reached("seats all taken");
         false
     }
 }
@@ -52,8 +58,8 @@ pub struct FakeSeat {
 #[async_trait]
 impl Seats for FakeSeat {
     async fn hold(&self) -> Result<bool, PortError> {
-        let (seats, process) = (self.seats.clone(), self.process);
-        self.faults.call("seats", move || seats.hold(process)).await
+        let (seats, process, faults) = (self.seats.clone(), self.process, self.faults.clone());
+        self.faults.call("seats", move || seats.hold(process, &faults)).await
     }
 
     async fn leave(&self) -> Result<(), PortError> {

@@ -35,12 +35,28 @@ pub struct Commit {
 struct Partition {
     records: Vec<TapRecord>,
     committed: Option<u64>,
+    /// Everything below was handed out to somebody.
+    handed_out: u64,
+}
+
+/// Partitions that a living owner was asked to hand over.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    /// Which process.
+    pub process: Option<u64>,
+    /// Which partitions.
+    pub partitions: Vec<u32>,
+    /// When it was told, on the monotonic clock.
+    pub told_at: Duration,
+    /// When it had let go; `None`: never.
+    pub let_go_at: Option<Duration>,
 }
 
 struct State {
     partitions: Vec<Partition>,
     commits: Vec<Commit>,
     group: Group,
+    handovers: Vec<Handover>,
     /// What must never happen, in words.
     breaches: Vec<String>,
 }
@@ -60,7 +76,8 @@ impl FakeTapLog {
     pub fn new(partitions: u32, patience: Duration, clock: Arc<dyn Clock>, ledger: FakeLedger) -> Self {
         let group = Group::new(partitions as usize, patience);
         let partitions = (0..partitions).map(|_| Partition::default()).collect();
-        let state = State { partitions, commits: Vec::new(), group, breaches: Vec::new() };
+        let state =
+            State { partitions, commits: Vec::new(), group, handovers: Vec::new(), breaches: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)), appended: Arc::new(Notify::new()), clock, ledger }
     }
 
@@ -69,8 +86,9 @@ impl FakeTapLog {
         let mut state = locked(&self.state);
         let partitions = u32::try_from(state.partitions.len()).unwrap_or(u32::MAX);
         let place = partition_of(key, partitions) as usize;
-        let received = self.clock.now();
         let records = &mut state.partitions[place].records;
+        // A log's times of receipt never go back.
+        let received = records.last().map_or(Timestamp::MIN, |last| last.received).max(self.clock.now());
         records.push(TapRecord { offset: records.len() as u64, received, value: value.into() });
         drop(state);
         self.appended.notify_waiters();
@@ -124,6 +142,18 @@ impl FakeTapLog {
         locked(&self.state).group.tally
     }
 
+    /// Records whose notices are not all settled, by what is committed.
+    pub fn uncommitted(&self) -> u64 {
+        let state = locked(&self.state);
+        let open = |partition: &Partition| partition.records.len() as u64 - partition.committed.unwrap_or(0);
+        state.partitions.iter().map(open).sum()
+    }
+
+    /// Every handing over by an owner that was told to, in order.
+    pub fn handovers(&self) -> Vec<Handover> {
+        locked(&self.state).handovers.clone()
+    }
+
     /// What readers did and must never do, in words.
     pub fn breaches(&self) -> Vec<String> {
         locked(&self.state).breaches.clone()
@@ -139,6 +169,7 @@ impl FakeTapLog {
             member,
             owned: BTreeSet::new(),
             handing_over: Vec::new(),
+            handover: None,
             learns_of_loss_at: None,
             positions: BTreeMap::new(),
             paused: BTreeSet::new(),
@@ -170,6 +201,8 @@ pub struct FakeTapLogReader {
     owned: BTreeSet<u32>,
     /// What it was told to give up, until it calls in again.
     handing_over: Vec<u32>,
+    /// Its place among all handovers.
+    handover: Option<usize>,
     /// When the process will hear that it is no member any more; until then it is handed records as before.
     learns_of_loss_at: Option<Duration>,
     positions: BTreeMap<u32, u64>,
@@ -177,6 +210,7 @@ pub struct FakeTapLogReader {
     confirmed_at: Option<Duration>,
 }
 
+const PORT: &str = "tap log";
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// Longest time after which a process that comes back hears that it lost its partitions.
 const LOSS_HEARD_AFTER_MS: u64 = 3000;
@@ -195,8 +229,14 @@ impl FakeTapLogReader {
     fn call_in(&mut self) -> bool {
         let handed_over = std::mem::take(&mut self.handing_over);
         let now = self.log.clock.monotonic();
-        let is_member = locked(&self.log.state).group.call_in(self.member, now, &handed_over);
+        let mut state = locked(&self.log.state);
+        let is_member = state.group.call_in(self.member, now, &handed_over);
+        if let Some(handover) = self.handover.take().and_then(|place| state.handovers.get_mut(place)) {
+            handover.let_go_at = Some(now);
+        }
+        drop(state);
         if !handed_over.is_empty() {
+            self.faults.note(|| format!("has handed over {handed_over:?}"));
             self.log.appended.notify_waiters();
         }
         is_member
@@ -208,6 +248,7 @@ impl FakeTapLogReader {
         match news {
             News::Assigned(partition) => {
                 self.owned.insert(partition);
+                self.faults.note(|| format!("is assigned partition {partition}"));
                 let committed = locked(&self.log.state).partitions[partition as usize].committed;
                 Some(TapLogEvent::Assigned { partition, committed })
             }
@@ -217,6 +258,16 @@ impl FakeTapLogReader {
                     self.forget(*partition);
                 }
                 self.handing_over.clone_from(&partitions);
+                self.faults.note(|| format!("is asked to hand over {partitions:?}"));
+                let mut state = locked(&self.log.state);
+                self.handover = Some(state.handovers.len());
+                state.handovers.push(Handover {
+                    process: self.faults.process,
+                    partitions: partitions.clone(),
+                    told_at: self.log.clock.monotonic(),
+                    let_go_at: None,
+                });
+                drop(state);
                 Some(TapLogEvent::Revoked { partitions })
             }
         }
@@ -228,6 +279,10 @@ impl FakeTapLogReader {
         self.confirmed_at = None;
         let partitions: Vec<u32> = std::mem::take(&mut self.owned).into_iter().collect();
         partitions.iter().for_each(|partition| self.forget(*partition));
+        self.faults.note(|| format!("hears that it lost {partitions:?}"));
+        if !partitions.is_empty() {
+            self.faults.journal.reached("partitions lost while in hand");
+        }
         self.member = locked(&self.log.state).group.join(now);
         self.log.appended.notify_waiters();
         TapLogEvent::Lost { partitions }
@@ -240,16 +295,23 @@ impl FakeTapLogReader {
 
     fn next_batch(&mut self) -> Option<TapLogEvent> {
         let batch_max = self.faults.draw(1..20) as usize;
-        let state = locked(&self.log.state);
+        let mut state = locked(&self.log.state);
         for (partition, position) in &mut self.positions {
             if self.paused.contains(partition) {
                 continue;
             }
-            let records = &state.partitions[*partition as usize].records;
+            let Partition { records, committed, handed_out } = &mut state.partitions[*partition as usize];
             let start = usize::try_from(*position).unwrap_or(usize::MAX);
             if start < records.len() {
                 let until = (start + batch_max).min(records.len());
+                if *position < *handed_out {
+                    self.faults.journal.reached("records read again");
+                }
+                if *position < committed.unwrap_or(0) {
+                    self.faults.journal.reached("records folded");
+                }
                 *position = until as u64;
+                *handed_out = (*handed_out).max(*position);
                 return Some(TapLogEvent::Batch {
                     partition: *partition,
                     records: records[start..until].to_vec(),
@@ -269,11 +331,11 @@ impl TapLog for FakeTapLogReader {
 
     async fn next(&mut self) -> Result<TapLogEvent, PortError> {
         loop {
-            self.faults.heard().await;
+            self.faults.heard(PORT).await;
             let asked_at = self.log.clock.monotonic();
             let is_member = self.call_in();
             // Nothing is taken before the last await, so that a dropped call loses nothing.
-            self.faults.call("tap log", || ()).await?;
+            self.faults.call(PORT, || ()).await?;
             let appended = Arc::clone(&self.log.appended);
             let appended = appended.notified();
             let now = self.log.clock.monotonic();
@@ -301,7 +363,7 @@ impl TapLog for FakeTapLogReader {
     async fn received_at(&mut self, partition: u32, offset: u64) -> Result<Option<Timestamp>, PortError> {
         let log = self.log.clone();
         self.faults
-            .call("tap log", move || {
+            .call(PORT, move || {
                 let state = locked(&log.state);
                 state.partitions[partition as usize]
                     .records
@@ -313,14 +375,19 @@ impl TapLog for FakeTapLogReader {
 
     async fn rewind(&mut self, partition: u32, from: Option<Timestamp>) -> Result<u64, PortError> {
         let log = self.log.clone();
+        let yesterday = self.log.clock.now().minus(Duration::from_secs(24 * 3600));
+        if from.is_some_and(|from| from <= yesterday) {
+            self.faults.journal.reached("recovered from the midnight of a day before");
+        }
         let first = self
             .faults
-            .call("tap log", move || {
+            .call(PORT, move || {
                 let state = locked(&log.state);
                 let records = &state.partitions[partition as usize].records;
                 from.map_or(0, |from| records.partition_point(|record| record.received < from)) as u64
             })
             .await?;
+        self.faults.note(|| format!("reads partition {partition} from {first} on"));
         self.positions.insert(partition, first);
         Ok(first)
     }
@@ -342,8 +409,15 @@ impl TapLog for FakeTapLogReader {
                 locked(&self.log.state).breaches.push(breach);
             }
         }
-        self.faults.heard().await;
+        self.faults.heard(PORT).await;
         let (log, member, settled) = (self.log.clone(), self.member, settled.to_vec());
-        self.faults.call("tap log", move || log.commit(member, &settled)).await?
+        let of = settled.clone();
+        let outcome = self.faults.call(PORT, move || log.commit(member, &settled)).await;
+        let outcome = outcome.and_then(|committed| committed);
+        self.faults.note(|| match &outcome {
+            Ok(()) => format!("commits {of:?}"),
+            Err(cause) => format!("cannot commit {of:?}: {cause}"),
+        });
+        outcome
     }
 }
