@@ -13,29 +13,28 @@ const PLAYS_MAX: u32 = 400;
 /// The least of `plan` that breaches an invariant that `plan` breaches, too; `None` when `plan` breaches none. Says after each
 /// step forward, to `progress`, what is left.
 pub fn minimised(plan: &Plan, mut progress: impl FnMut(&Plan)) -> Option<Plan> {
-    let wanted: Vec<String> = names(plan);
+    let wanted = names(plan);
     if wanted.is_empty() {
         return None;
     }
-    let mut plays = 0;
-    let mut fails = |plan: &Plan| {
-        plays += 1;
-        plays <= PLAYS_MAX && names(plan).iter().any(|name| wanted.contains(name))
-    };
+    let fails = |plan: &Plan| names(plan).iter().any(|name| wanted.contains(name));
+    Some(least(plan, fails, &mut progress))
+}
+
+/// The least of `plan`, which fails, that still `fails`.
+fn least(plan: &Plan, fails: impl Fn(&Plan) -> bool, progress: &mut impl FnMut(&Plan)) -> Plan {
     let mut least = plan.clone();
-    let mut shorter = true;
-    while shorter {
-        shorter = false;
-        for candidate in smaller(&least) {
-            if fails(&candidate) {
-                progress(&candidate);
-                least = candidate;
-                shorter = true;
-                break;
-            }
-        }
+    let mut plays = 0;
+    while plays < PLAYS_MAX {
+        let next = smaller(&least).into_iter().find(|candidate| {
+            plays += 1;
+            plays <= PLAYS_MAX && fails(candidate)
+        });
+        let Some(next) = next else { break };
+        progress(&next);
+        least = next;
     }
-    Some(least)
+    least
 }
 
 /// The invariants that a plan breaches: what its breaches begin with.
@@ -83,5 +82,18 @@ mod tests {
             let fewer_processes = smaller.processes_max < plan.processes_max;
             assert!(fewer_moments || fewer_kinds || fewer_processes, "{smaller}");
         }
+    }
+
+    #[test]
+    fn only_what_the_failure_needs_is_left() {
+        let needs = |plan: &Plan| {
+            let two_processes = plan.processes_max >= 2;
+            two_processes && plan.moments.contains(&17) && plan.has(Kind::Naps) && plan.has(Kind::Changes)
+        };
+        let least = least(&Plan::of(7), needs, &mut |_| {});
+        assert_eq!((least.moments, least.processes_max), (17..18, 2));
+        let left: Vec<&Kind> =
+            Kind::value_variants().iter().filter(|kind| !least.without.contains(kind)).collect();
+        assert_eq!(left, [&Kind::Naps, &Kind::Changes]);
     }
 }
