@@ -122,14 +122,15 @@ impl Books for CqlBooks {
 
 impl Tables {
     async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
-        let select_counters =
-            session.prepare_read("SELECT term, pupil, guardian, order_code, delivered FROM counters");
+        let select_counters = session
+            .prepare_read("SELECT term, pupil, guardian, order_code, delivered FROM keyspace.counters");
         let select_lines = session.prepare_read(
             "SELECT term, order_code, school, pupil, guardian, plan, state, prepaid, delivered, fee, waived, refund
-             FROM frozen_lines",
+             FROM keyspace.frozen_lines",
         );
-        let select_closed = session
-            .prepare_read("SELECT state, closed_at, closed_by, forced FROM closed_terms WHERE term = ?");
+        let select_closed = session.prepare_read(
+            "SELECT state, closed_at, closed_by, forced FROM keyspace.closed_terms WHERE term = ?",
+        );
         Ok(Self {
             select_counters: select_counters.await?,
             select_lines: select_lines.await?,
@@ -265,7 +266,7 @@ pub(super) mod tests {
         let (term, pupil, day) = (fixture::unique(), format!("P{}", fixture::unique()), first_day());
         let insert = session
             .prepare_write(
-                "INSERT INTO charges (term, pupil, guardian, order_code, day, kind) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO keyspace.charges (term, pupil, guardian, order_code, day, kind) VALUES (?, ?, ?, ?, ?, ?)",
             )
             .await
             .unwrap();

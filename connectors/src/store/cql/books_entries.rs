@@ -46,13 +46,13 @@ pub(super) struct DayBucket {
 impl WrittenEntries {
     pub(super) async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
         let of_bucket = format!(
-            "SELECT {ENTRY_COLUMNS} FROM ledger_entries WHERE log = ? AND log_partition = ? AND bucket = ?"
+            "SELECT {ENTRY_COLUMNS} FROM keyspace.ledger_entries WHERE log = ? AND log_partition = ? AND bucket = ?"
         );
-        let select_days = session.prepare_read("SELECT DISTINCT day FROM entry_buckets");
-        let select_buckets =
-            session.prepare_read("SELECT log, log_partition, bucket FROM entry_buckets WHERE day = ?");
+        let select_days = session.prepare_read("SELECT DISTINCT day FROM keyspace.entry_buckets");
+        let select_buckets = session
+            .prepare_read("SELECT log, log_partition, bucket FROM keyspace.entry_buckets WHERE day = ?");
         let select_notices = session.prepare_read(
-            "SELECT log, log_partition, log_offset, notice FROM notices_by_pupil
+            "SELECT log, log_partition, log_offset, notice FROM keyspace.notices_by_pupil
              WHERE pupil = ? AND period = ? AND day >= ? AND day <= ?",
         );
         Ok(Self {

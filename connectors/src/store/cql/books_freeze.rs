@@ -175,24 +175,25 @@ impl CqlBooks {
 impl Lines {
     pub(super) async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
         let insert_line = session.prepare_swap(
-            "INSERT INTO frozen_lines (term, order_code, school, pupil, guardian, plan, state, prepaid, delivered, fee,
+            "INSERT INTO keyspace.frozen_lines (term, order_code, school, pupil, guardian, plan, state, prepaid, delivered, fee,
                                        waived, refund, frozen_at, frozen_by)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS",
         );
         let select_line = session.prepare_serial_read(
-            "SELECT frozen_at, frozen_by FROM frozen_lines WHERE term = ? AND order_code = ?",
+            "SELECT frozen_at, frozen_by FROM keyspace.frozen_lines WHERE term = ? AND order_code = ?",
         );
         let insert_closing = session.prepare_swap(
-            "INSERT INTO closed_terms (term, state, closed_at, closed_by, forced) VALUES (?, ?, ?, ?, ?)
+            "INSERT INTO keyspace.closed_terms (term, state, closed_at, closed_by, forced) VALUES (?, ?, ?, ?, ?)
              IF NOT EXISTS",
         );
         let update_closed = session.prepare_swap(
-            "UPDATE closed_terms SET state = ?, closed_at = ?, closed_by = ?, forced = ? WHERE term = ?
+            "UPDATE keyspace.closed_terms SET state = ?, closed_at = ?, closed_by = ?, forced = ? WHERE term = ?
              IF state = ?",
         );
-        let select_closing = session.prepare_serial_read("SELECT state FROM closed_terms WHERE term = ?");
+        let select_closing =
+            session.prepare_serial_read("SELECT state FROM keyspace.closed_terms WHERE term = ?");
         let select_charged_orders =
-            session.prepare_read("SELECT term, pupil, guardian, order_code FROM charges");
+            session.prepare_read("SELECT term, pupil, guardian, order_code FROM keyspace.charges");
         Ok(Self {
             insert_line: insert_line.await?,
             select_line: select_line.await?,

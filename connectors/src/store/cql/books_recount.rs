@@ -45,18 +45,19 @@ type Compared = BTreeMap<(CompactString, PupilId), Vec<Day>>;
 impl Statements {
     pub(super) async fn new(session: &Arc<CqlSession>) -> Result<Self, PortError> {
         let select_claim = session.prepare_read(
-            "SELECT state FROM claims WHERE term = ? AND pupil = ? AND guardian = ? AND kind = ? AND day = ?",
+            "SELECT state FROM keyspace.claims WHERE term = ? AND pupil = ? AND guardian = ? AND kind = ? AND day = ?",
         );
         let select_charge = session.prepare_read(
-            "SELECT kind FROM charges WHERE term = ? AND pupil = ? AND guardian = ? AND order_code = ? AND day = ? LIMIT 1",
+            "SELECT kind FROM keyspace.charges WHERE term = ? AND pupil = ? AND guardian = ? AND order_code = ? AND day = ? LIMIT 1",
         );
         // Filtering is confined to one partition: a pupil's charges of a term.
         let select_charges_of_day = session.prepare_read(
-            "SELECT guardian, order_code, kind, adjusted FROM charges WHERE term = ? AND pupil = ? AND day = ?
+            "SELECT guardian, order_code, kind, adjusted FROM keyspace.charges WHERE term = ? AND pupil = ? AND day = ?
              ALLOW FILTERING",
         );
-        let select_all_charges = session
-            .prepare_read("SELECT term, pupil, guardian, order_code, day, kind, adjusted FROM charges");
+        let select_all_charges = session.prepare_read(
+            "SELECT term, pupil, guardian, order_code, day, kind, adjusted FROM keyspace.charges",
+        );
         Ok(Self {
             select_claim: select_claim.await?,
             select_charge: select_charge.await?,

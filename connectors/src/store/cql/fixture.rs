@@ -82,13 +82,13 @@ pub(super) fn unique() -> String {
 
 /// Drops the keyspace of `settings`.
 pub(super) async fn drop_keyspace(settings: &CqlSettings) {
-    let driver = connect(settings, None).await.expect("the store answers");
+    let driver = connect(settings).await.expect("the store answers");
     let drop = format!("DROP KEYSPACE IF EXISTS {}", settings.keyspace);
     run(&driver, &drop, DDL_TIMEOUT).await.expect("the keyspace is dropped");
 }
 
 async fn drop_left_behind(settings: &CqlSettings) {
-    let driver = connect(settings, None).await.expect("the store answers");
+    let driver = connect(settings).await.expect("the store answers");
     let all = run(&driver, "SELECT keyspace_name FROM system_schema.keyspaces", DDL_TIMEOUT)
         .await
         .expect("keyspaces are listed")

@@ -41,7 +41,7 @@ impl CqlLedger {
             Awaiting::new(Arc::clone(&session), log),
             Claims::new(Arc::clone(&session)),
             Charges::new(Arc::clone(&session)),
-            session.prepare_read("SELECT version FROM schema_versions WHERE part = 'store' LIMIT 1"),
+            session.prepare_read("SELECT version FROM keyspace.schema_versions WHERE part = 'store' LIMIT 1"),
         )?;
         Ok(Self { session, entries, awaiting, claims, charges, select_anything })
     }

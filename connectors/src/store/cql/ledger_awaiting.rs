@@ -79,22 +79,24 @@ enum Standing {
 impl Awaiting {
     pub(super) async fn new(session: Arc<CqlSession>, log: &str) -> Result<Self, PortError> {
         let insert = session.prepare_write(
-            "INSERT INTO awaiting (log, log_partition, lane, hour, written, log_offset, notice, attempt)
+            "INSERT INTO keyspace.awaiting (log, log_partition, lane, hour, written, log_offset, notice, attempt)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
         );
         let delete = session.prepare_write(
-            "DELETE FROM awaiting USING TIMESTAMP ? WHERE log = ? AND log_partition = ? AND lane = ? AND hour = ?
+            "DELETE FROM keyspace.awaiting USING TIMESTAMP ? WHERE log = ? AND log_partition = ? AND lane = ? AND hour = ?
              AND written = ? AND log_offset = ? AND notice = ? AND attempt = ?",
         );
-        let insert_hour = session
-            .prepare_write("INSERT INTO awaiting_hours (log, log_partition, lane, hour) VALUES (?, ?, ?, ?)");
-        let delete_hour = session.prepare_write(
-            "DELETE FROM awaiting_hours WHERE log = ? AND log_partition = ? AND lane = ? AND hour = ?",
+        let insert_hour = session.prepare_write(
+            "INSERT INTO keyspace.awaiting_hours (log, log_partition, lane, hour) VALUES (?, ?, ?, ?)",
         );
-        let select_hours = session
-            .prepare_read("SELECT hour FROM awaiting_hours WHERE log = ? AND log_partition = ? AND lane = ?");
+        let delete_hour = session.prepare_write(
+            "DELETE FROM keyspace.awaiting_hours WHERE log = ? AND log_partition = ? AND lane = ? AND hour = ?",
+        );
+        let select_hours = session.prepare_read(
+            "SELECT hour FROM keyspace.awaiting_hours WHERE log = ? AND log_partition = ? AND lane = ?",
+        );
         let select = session.prepare_read(
-            "SELECT written, log_offset, notice, attempt FROM awaiting
+            "SELECT written, log_offset, notice, attempt FROM keyspace.awaiting
              WHERE log = ? AND log_partition = ? AND lane = ? AND hour = ?
              AND (written, log_offset, notice, attempt) > (?, ?, ?, ?) LIMIT ?",
         );

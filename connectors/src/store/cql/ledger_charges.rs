@@ -56,19 +56,19 @@ pub(super) struct ChargeRow {
 impl Charges {
     pub(super) async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
         let insert = session.prepare_write(
-            "INSERT INTO charges (term, pupil, guardian, order_code, day, kind, notice) VALUES (?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO keyspace.charges (term, pupil, guardian, order_code, day, kind, notice) VALUES (?, ?, ?, ?, ?, ?, ?)
              USING TIMESTAMP ?",
         );
         let insert_adjusted = session.prepare_write(
-            "INSERT INTO charges (term, pupil, guardian, order_code, day, kind, adjusted)
+            "INSERT INTO keyspace.charges (term, pupil, guardian, order_code, day, kind, adjusted)
              VALUES (?, ?, ?, ?, ?, ?, true)",
         );
         let insert_counter = session.prepare_write(
-            "INSERT INTO counters (term, pupil, guardian, order_code, delivered) VALUES (?, ?, ?, ?, ?)
+            "INSERT INTO keyspace.counters (term, pupil, guardian, order_code, delivered) VALUES (?, ?, ?, ?, ?)
              USING TIMESTAMP ?",
         );
         let select = session.prepare_read(
-            "SELECT day, kind, notice FROM charges WHERE term = ? AND pupil = ? AND guardian = ? AND order_code = ?",
+            "SELECT day, kind, notice FROM keyspace.charges WHERE term = ? AND pupil = ? AND guardian = ? AND order_code = ?",
         );
         Ok(Self {
             insert: insert.await?,

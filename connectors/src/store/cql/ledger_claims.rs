@@ -43,14 +43,14 @@ type ClaimRow = (Vec<u8>, i64, i64, Vec<u8>, i64, String, CqlTimestamp, CqlTimes
 impl Claims {
     pub(super) async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
         let insert = session.prepare_swap(
-            "INSERT INTO claims (term, pupil, guardian, kind, day, notice, log_partition, log_offset, owner, attempt, lane,
+            "INSERT INTO keyspace.claims (term, pupil, guardian, kind, day, notice, log_partition, log_offset, owner, attempt, lane,
                                  claimed_at, deadline, state, gateway_id)
              VALUES (:term, :pupil, :guardian, :kind, :day, :notice, :log_partition, :log_offset, :owner, :attempt, :lane,
                      :claimed_at, :deadline, :state, :gateway_id)
              IF NOT EXISTS",
         );
         let replace = session.prepare_swap(
-            "UPDATE claims SET notice = :notice, log_partition = :log_partition, log_offset = :log_offset,
+            "UPDATE keyspace.claims SET notice = :notice, log_partition = :log_partition, log_offset = :log_offset,
                                owner = :owner, attempt = :attempt, lane = :lane, claimed_at = :claimed_at,
                                deadline = :deadline, state = :state, gateway_id = :gateway_id
              WHERE term = :term AND pupil = :pupil AND guardian = :guardian AND kind = :kind AND day = :day
@@ -59,7 +59,7 @@ impl Claims {
         );
         let select = session.prepare_serial_read(
             "SELECT notice, log_partition, log_offset, owner, attempt, lane, claimed_at, deadline, state, gateway_id
-             FROM claims WHERE term = ? AND pupil = ? AND guardian = ? AND kind = ? AND day = ?",
+             FROM keyspace.claims WHERE term = ? AND pupil = ? AND guardian = ? AND kind = ? AND day = ?",
         );
         Ok(Self { insert: insert.await?, replace: replace.await?, select: select.await?, session })
     }

@@ -66,23 +66,24 @@ struct DayBucket {
 impl Entries {
     pub(super) async fn new(session: Arc<CqlSession>, log: &str) -> Result<Self, PortError> {
         let of_bucket = format!(
-            "SELECT {ENTRY_COLUMNS} FROM ledger_entries WHERE log = ? AND log_partition = ? AND bucket = ?"
+            "SELECT {ENTRY_COLUMNS} FROM keyspace.ledger_entries WHERE log = ? AND log_partition = ? AND bucket = ?"
         );
         let insert = session.prepare_write(
-            "INSERT INTO ledger_entries (log, log_partition, bucket, log_offset, notice, event, attempt, line)
+            "INSERT INTO keyspace.ledger_entries (log, log_partition, bucket, log_offset, notice, event, attempt, line)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
         );
         let insert_head = session.prepare_write(
-            "INSERT INTO entry_heads (log, log_partition, bucket) VALUES (?, ?, ?) USING TIMESTAMP ?",
+            "INSERT INTO keyspace.entry_heads (log, log_partition, bucket) VALUES (?, ?, ?) USING TIMESTAMP ?",
         );
-        let insert_bucket = session
-            .prepare_write("INSERT INTO entry_buckets (day, log, log_partition, bucket) VALUES (?, ?, ?, ?)");
+        let insert_bucket = session.prepare_write(
+            "INSERT INTO keyspace.entry_buckets (day, log, log_partition, bucket) VALUES (?, ?, ?, ?)",
+        );
         let insert_notice = session.prepare_write(
-            "INSERT INTO notices_by_pupil (pupil, period, day, log, log_partition, log_offset, notice)
+            "INSERT INTO keyspace.notices_by_pupil (pupil, period, day, log, log_partition, log_offset, notice)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
         );
-        let select_head =
-            session.prepare_read("SELECT bucket FROM entry_heads WHERE log = ? AND log_partition = ?");
+        let select_head = session
+            .prepare_read("SELECT bucket FROM keyspace.entry_heads WHERE log = ? AND log_partition = ?");
         Ok(Self {
             insert: insert.await?,
             insert_head: insert_head.await?,

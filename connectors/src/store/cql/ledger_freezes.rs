@@ -104,16 +104,16 @@ const FROZEN: &str = "frozen";
 
 impl Freezes {
     pub(super) async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
-        let select = "SELECT state, counted FROM charge_freezes
+        let select = "SELECT state, counted FROM keyspace.charge_freezes
                       WHERE term = ? AND pupil = ? AND guardian = ? AND order_code = ?";
         let insert = session.prepare_swap(
-            "INSERT INTO charge_freezes (term, pupil, guardian, order_code, state) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
+            "INSERT INTO keyspace.charge_freezes (term, pupil, guardian, order_code, state) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS",
         );
         let settle = session.prepare_swap(
-            "UPDATE charge_freezes SET state = ?, counted = ?
+            "UPDATE keyspace.charge_freezes SET state = ?, counted = ?
              WHERE term = ? AND pupil = ? AND guardian = ? AND order_code = ? IF state = ?",
         );
-        let select_term = session.prepare_read("SELECT state FROM closed_terms WHERE term = ?");
+        let select_term = session.prepare_read("SELECT state FROM keyspace.closed_terms WHERE term = ?");
         Ok(Self {
             insert: insert.await?,
             settle: settle.await?,

@@ -64,23 +64,23 @@ impl CqlMessageIds {
     ) -> Result<Self, PortError> {
         let process = getrandom::u32().map_err(store_error)? % (1 << PROCESS_BITS);
         let insert = session.prepare_write(
-            "INSERT INTO message_ids (log, lane, gateway_id, log_partition, log_offset, notice)
+            "INSERT INTO keyspace.message_ids (log, lane, gateway_id, log_partition, log_offset, notice)
              VALUES (?, ?, ?, ?, ?, ?)",
         );
         let select = session.prepare_read(
-            "SELECT log_partition, log_offset, notice FROM message_ids
+            "SELECT log_partition, log_offset, notice FROM keyspace.message_ids
              WHERE log = ? AND lane = ? AND gateway_id = ?",
         );
         let insert_parked = session.prepare_write(
-            "INSERT INTO unplaced_receipts (log, lane, hour, sequence, gateway_id, status, reason, arrived)
+            "INSERT INTO keyspace.unplaced_receipts (log, lane, hour, sequence, gateway_id, status, reason, arrived)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         );
         let select_parked = session.prepare_read(
-            "SELECT sequence, gateway_id, status, reason, arrived FROM unplaced_receipts
+            "SELECT sequence, gateway_id, status, reason, arrived FROM keyspace.unplaced_receipts
              WHERE log = ? AND lane = ? AND hour = ? AND sequence > ? LIMIT ?",
         );
         let delete_parked = session.prepare_write(
-            "DELETE FROM unplaced_receipts WHERE log = ? AND lane = ? AND hour = ? AND sequence = ?",
+            "DELETE FROM keyspace.unplaced_receipts WHERE log = ? AND lane = ? AND hour = ? AND sequence = ?",
         );
         Ok(Self {
             insert: insert.await?,
@@ -257,7 +257,8 @@ mod tests {
         let (session, log) = (fixture::session().await, fixture::unique());
         let ids = of_log(&log).await;
         ids.remember("M1", place(1), Timestamp::from_millis(0)).await.unwrap();
-        let ttl = "SELECT TTL(notice) FROM message_ids WHERE log = ? AND lane = ? AND gateway_id = ?";
+        let ttl =
+            "SELECT TTL(notice) FROM keyspace.message_ids WHERE log = ? AND lane = ? AND gateway_id = ?";
         let ttl = session.prepare_read(ttl).await.unwrap();
         let found: Option<(i32,)> = session.row(&ttl, (&log, lane().as_str(), "M1")).await.unwrap();
         let (left_s,) = found.unwrap();

@@ -24,11 +24,13 @@ impl CqlOffsets {
     /// The copy for `log`, named with its cluster: another log's offsets mean nothing here.
     pub async fn new(session: Arc<CqlSession>, log: &str) -> Result<Self, PortError> {
         let select = session
-            .prepare_read("SELECT next_offset FROM committed_offsets WHERE log = ? AND log_partition = ?")
+            .prepare_read(
+                "SELECT next_offset FROM keyspace.committed_offsets WHERE log = ? AND log_partition = ?",
+            )
             .await?;
         let insert = session
             .prepare_write(
-                "INSERT INTO committed_offsets (log, log_partition, next_offset) VALUES (?, ?, ?) USING TIMESTAMP ?",
+                "INSERT INTO keyspace.committed_offsets (log, log_partition, next_offset) VALUES (?, ?, ?) USING TIMESTAMP ?",
             )
             .await?;
         Ok(Self { session, log: log.to_owned(), select, insert })

@@ -38,9 +38,10 @@ impl CqlProcessReports {
 
     async fn in_pool(session: Arc<CqlSession>, pool: &str, lives: Duration) -> Result<Self, PortError> {
         let insert = session.prepare_write(
-            "INSERT INTO process_reports (pool, owner, version) VALUES (?, ?, ?) USING TTL ? AND TIMESTAMP ?",
+            "INSERT INTO keyspace.process_reports (pool, owner, version) VALUES (?, ?, ?) USING TTL ? AND TIMESTAMP ?",
         );
-        let select = session.prepare_read("SELECT owner, version FROM process_reports WHERE pool = ?");
+        let select =
+            session.prepare_read("SELECT owner, version FROM keyspace.process_reports WHERE pool = ?");
         Ok(Self {
             insert: insert.await?,
             select: select.await?,

@@ -74,14 +74,15 @@ impl CqlReceiptProgress {
         counted_every: usize,
     ) -> Result<Self, PortError> {
         let process = getrandom::u32().map_err(store_error)? % (1 << PROCESS_BITS);
-        let of_partition = "FROM parked_receipts WHERE log = ? AND log_partition = ?";
-        let select_commit =
-            session.prepare_read("SELECT sequence FROM receipt_commits WHERE log = ? AND log_partition = ?");
+        let of_partition = "FROM keyspace.parked_receipts WHERE log = ? AND log_partition = ?";
+        let select_commit = session.prepare_read(
+            "SELECT sequence FROM keyspace.receipt_commits WHERE log = ? AND log_partition = ?",
+        );
         let insert_commit = session.prepare_write(
-            "INSERT INTO receipt_commits (log, log_partition, sequence) VALUES (?, ?, ?) USING TIMESTAMP ?",
+            "INSERT INTO keyspace.receipt_commits (log, log_partition, sequence) VALUES (?, ?, ?) USING TIMESTAMP ?",
         );
         let insert_parked = session.prepare_write(
-            "INSERT INTO parked_receipts
+            "INSERT INTO keyspace.parked_receipts
              (log, log_partition, sequence, lane, notice, log_offset, gateway_id, status, reason, arrived)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         );

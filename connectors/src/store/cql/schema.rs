@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use gatebell_engine::ports::PortError;
 use scylla::client::session::Session;
-use scylla::errors::{DbError, UseKeyspaceError};
+use scylla::errors::DbError;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::unprepared::Statement;
 use scylla::statement::{Consistency, SerialConsistency};
 use scylla::value::CqlTimestamp;
 
 use super::error::{self, store_error};
-use super::session::{connect, run};
+use super::session::{connect, in_keyspace, run};
 use super::settings::CqlSettings;
 
 /// One version of the schema.
@@ -55,14 +55,14 @@ pub struct Migration {
 /// Creates the keyspace of `settings` if it is missing, and brings its schema to this program's version. Running it again,
 /// or twice at once, changes nothing more.
 pub async fn migrate(settings: &CqlSettings) -> Result<Migration, PortError> {
-    let driver = connect(settings, None).await?;
+    let driver = connect(settings).await?;
     create_keyspace(&driver, settings).await?;
     driver.use_keyspace(&settings.keyspace, true).await.map_err(|error| error::use_keyspace(&error))?;
     change(&driver, CREATE_VERSIONS).await?;
     let from = applied_version(&driver, &settings.keyspace).await?;
     let token = getrandom::u64().map_err(store_error)?.cast_signed();
     for version in VERSIONS.iter().filter(|version| version.number > from) {
-        apply(&driver, version, token).await?;
+        apply(&driver, &settings.keyspace, version, token).await?;
     }
     let to = applied_version(&driver, &settings.keyspace).await?;
     Ok(Migration { from, to })
@@ -78,12 +78,6 @@ pub(super) async fn check(driver: &Session, keyspace: &str) -> Result<(), PortEr
     Err(store_error(format_args!(
         "keyspace {keyspace} has version {applied} of the schema, this program needs {newest}: run `gatebell store migrate`"
     )))
-}
-
-/// Why `keyspace` cannot be used by a session that wants to read and write it.
-pub(super) fn unusable(keyspace: &str, error: &UseKeyspaceError) -> PortError {
-    let told = error::use_keyspace(error);
-    store_error(format_args!("{} ({keyspace}): was `gatebell store migrate` run?", told.cause))
 }
 
 fn newest() -> i32 {
@@ -127,8 +121,9 @@ async fn create_keyspace(driver: &Session, settings: &CqlSettings) -> Result<(),
 
 /// The version up to which all are applied; an error where there is one that this program does not know.
 async fn applied_version(driver: &Session, keyspace: &str) -> Result<i32, PortError> {
-    let select = "SELECT version, state FROM schema_versions WHERE part = 'store'";
-    let found = match run(driver, select, STATEMENT_TIMEOUT).await {
+    let select =
+        in_keyspace("SELECT version, state FROM keyspace.schema_versions WHERE part = 'store'", keyspace);
+    let found = match run(driver, &select, STATEMENT_TIMEOUT).await {
         Ok(found) => found,
         // The keyspace is there, and nothing in it.
         Err(error) if error::db_error(&error) == Some(&DbError::Invalid) => return Ok(0),
@@ -156,9 +151,9 @@ const APPLYING: &str = "applying";
 const APPLIED: &str = "applied";
 
 /// Applies `version` as the one who holds it under `token`, or waits until somebody else has.
-async fn apply(driver: &Session, version: &Version, token: i64) -> Result<(), PortError> {
+async fn apply(driver: &Session, keyspace: &str, version: &Version, token: i64) -> Result<(), PortError> {
     for _ in 0..LOOKS_MAX {
-        match hold(driver, version.number, token).await? {
+        match hold(driver, keyspace, version.number, token).await? {
             Held::ByUs => {
                 for statement in statements(version.statements) {
                     change(driver, statement).await.map_err(|error| {
@@ -168,7 +163,8 @@ async fn apply(driver: &Session, version: &Version, token: i64) -> Result<(), Po
                 // Where somebody has taken over meanwhile, that one says it.
                 swap(
                     driver,
-                    "UPDATE schema_versions SET state = ? WHERE part = 'store' AND version = ? IF migrator = ? AND state = ?",
+                    keyspace,
+                    "UPDATE keyspace.schema_versions SET state = ? WHERE part = 'store' AND version = ? IF migrator = ? AND state = ?",
                     (APPLIED, version.number, token, APPLYING),
                 )
                 .await?;
@@ -190,14 +186,14 @@ enum Held {
 }
 
 /// Takes the right to apply a version, if nobody has it.
-async fn hold(driver: &Session, number: i32, token: i64) -> Result<Held, PortError> {
+async fn hold(driver: &Session, keyspace: &str, number: i32, token: i64) -> Result<Held, PortError> {
     let now = jiff::Timestamp::now().as_millisecond();
-    let insert = "INSERT INTO schema_versions (part, version, state, migrator, since) VALUES ('store', ?, ?, ?, ?) IF NOT EXISTS";
+    let insert = "INSERT INTO keyspace.schema_versions (part, version, state, migrator, since) VALUES ('store', ?, ?, ?, ?) IF NOT EXISTS";
     // Whether it was applied or its answer was lost, the row tells.
-    swap(driver, insert, (number, APPLYING, token, CqlTimestamp(now))).await?;
-    let mut select = Statement::new(
-        "SELECT state, migrator, since FROM schema_versions WHERE part = 'store' AND version = ?",
-    );
+    swap(driver, keyspace, insert, (number, APPLYING, token, CqlTimestamp(now))).await?;
+    let select =
+        "SELECT state, migrator, since FROM keyspace.schema_versions WHERE part = 'store' AND version = ?";
+    let mut select = Statement::new(in_keyspace(select, keyspace));
     select.set_consistency(Consistency::LocalSerial);
     let found = driver.query_unpaged(select, (number,)).await.map_err(|error| error::execution(&error))?;
     let found = found.into_rows_result().map_err(|_| unreadable())?;
@@ -213,7 +209,8 @@ async fn hold(driver: &Session, number: i32, token: i64) -> Result<Held, PortErr
     if Duration::from_millis(age_ms) > ABANDONED_AFTER {
         swap(
             driver,
-            "UPDATE schema_versions SET migrator = ?, since = ? WHERE part = 'store' AND version = ? IF migrator = ? AND state = ?",
+            keyspace,
+            "UPDATE keyspace.schema_versions SET migrator = ?, since = ? WHERE part = 'store' AND version = ? IF migrator = ? AND state = ?",
             (token, CqlTimestamp(now), number, holder, APPLYING),
         )
         .await?;
@@ -222,8 +219,13 @@ async fn hold(driver: &Session, number: i32, token: i64) -> Result<Held, PortErr
 }
 
 /// A compare-and-set whose outcome the row tells.
-async fn swap(driver: &Session, cql: &str, values: impl SerializeRow) -> Result<(), PortError> {
-    let mut statement = Statement::new(cql);
+async fn swap(
+    driver: &Session,
+    keyspace: &str,
+    cql: &str,
+    values: impl SerializeRow,
+) -> Result<(), PortError> {
+    let mut statement = Statement::new(in_keyspace(cql, keyspace));
     statement.set_consistency(Consistency::LocalQuorum);
     statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
     statement.set_request_timeout(Some(STATEMENT_TIMEOUT));
@@ -302,7 +304,7 @@ mod tests {
         let missing = CqlSession::open(&settings).await.unwrap_err().to_string();
         assert!(missing.contains("gatebell store migrate"), "{missing}");
 
-        let driver = connect(&settings, None).await.unwrap();
+        let driver = connect(&settings).await.unwrap();
         create_keyspace(&driver, &settings).await.unwrap();
         let empty = CqlSession::open(&settings).await.unwrap_err().to_string();
         assert!(empty.contains("version 0") && empty.contains("gatebell store migrate"), "{empty}");
@@ -327,14 +329,15 @@ mod tests {
     #[tokio::test]
     async fn a_migration_left_lying_is_taken_over() {
         let settings = fixture::settings_of(&fixture::keyspace_name("abandoned"));
-        let driver = connect(&settings, None).await.unwrap();
+        let driver = connect(&settings).await.unwrap();
         create_keyspace(&driver, &settings).await.unwrap();
         driver.use_keyspace(&settings.keyspace, true).await.unwrap();
         change(&driver, CREATE_VERSIONS).await.unwrap();
         let long_ago = jiff::Timestamp::now().as_millisecond() - 600_000;
         swap(
             &driver,
-            "INSERT INTO schema_versions (part, version, state, migrator, since) VALUES ('store', 1, ?, 7, ?) IF NOT EXISTS",
+            &settings.keyspace,
+            "INSERT INTO keyspace.schema_versions (part, version, state, migrator, since) VALUES ('store', 1, ?, 7, ?) IF NOT EXISTS",
             (APPLYING, CqlTimestamp(long_ago)),
         )
         .await

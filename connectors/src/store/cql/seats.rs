@@ -54,12 +54,15 @@ impl CqlSeats {
         let lease_s = i32::try_from(lease.as_secs()).expect("some seconds");
         let mut owner = [0; 16];
         getrandom::fill(&mut owner).map_err(store_error)?;
-        let take = session
-            .prepare_swap("INSERT INTO seats (pool, seat, owner) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?");
-        let renew = session
-            .prepare_swap("UPDATE seats USING TTL ? SET owner = ? WHERE pool = ? AND seat = ? IF owner = ?");
-        let leave = session.prepare_swap("DELETE FROM seats WHERE pool = ? AND seat = ? IF owner = ?");
-        let select = session.prepare_read("SELECT owner FROM seats WHERE pool = ? AND seat = ?");
+        let take = session.prepare_swap(
+            "INSERT INTO keyspace.seats (pool, seat, owner) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?",
+        );
+        let renew = session.prepare_swap(
+            "UPDATE keyspace.seats USING TTL ? SET owner = ? WHERE pool = ? AND seat = ? IF owner = ?",
+        );
+        let leave =
+            session.prepare_swap("DELETE FROM keyspace.seats WHERE pool = ? AND seat = ? IF owner = ?");
+        let select = session.prepare_read("SELECT owner FROM keyspace.seats WHERE pool = ? AND seat = ?");
         Ok(Self {
             take: take.await?,
             renew: renew.await?,

@@ -5,6 +5,10 @@
 //! local datacentre and may be repeated by the driver, so every write here must be one that repeating does not change. A
 //! *swap* (compare-and-set) is never repeated here: its caller settles what an error leaves open, with a *serial read*.
 //! What is in the rows, the parts of the store know.
+//!
+//! Statements name each table with its keyspace, for which `keyspace.` stands in their text (the word is reserved, so no
+//! keyspace has it as its name): a statement prepared against a keyspace in use is another one by the next connection's,
+//! and Cassandra warns of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +42,8 @@ const IN_FLIGHT_MAX: usize = 256;
 const TRIES_MAX: u32 = 3;
 /// Pause before the second try; it doubles, and up to as much again is added by chance so that tasks do not retry in step.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Stands for the session's keyspace in the text of statements.
+const KEYSPACE_STAND_IN: &str = "keyspace.";
 /// Rows of one page when reading.
 const PAGE_ROWS: i32 = 2_000;
 /// Rows written together. A batch of one partition is one mutation, which servers do not warn of for its size.
@@ -59,6 +65,7 @@ pub(super) struct Swap(PreparedStatement);
 #[derive(Debug)]
 pub struct CqlSession {
     driver: Session,
+    keyspace: String,
     in_flight: Semaphore,
     reads: ExecutionProfileHandle,
     writes: ExecutionProfileHandle,
@@ -71,13 +78,14 @@ pub struct CqlSession {
 impl CqlSession {
     /// Connects to the keyspace of `settings`, whose schema must be the one that this program was built with.
     pub async fn open(settings: &CqlSettings) -> Result<Arc<Self>, PortError> {
-        let driver = connect(settings, Some(&settings.keyspace)).await?;
+        let driver = connect(settings).await?;
         schema::check(&driver, &settings.keyspace).await?;
         let timeouts = settings.timeouts;
         let retried: Arc<dyn RetryPolicy> = Arc::new(DefaultRetryPolicy::new());
         let not_retried: Arc<dyn RetryPolicy> = Arc::new(FallthroughRetryPolicy::new());
         Ok(Arc::new(Self {
             driver,
+            keyspace: settings.keyspace.clone(),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             reads: profile(settings, timeouts.read, Arc::clone(&retried)),
             writes: profile(settings, timeouts.write, retried),
@@ -121,6 +129,7 @@ impl CqlSession {
         cql: &str,
         profile: &ExecutionProfileHandle,
     ) -> Result<PreparedStatement, PortError> {
+        let cql = in_keyspace(cql, &self.keyspace);
         let mut statement = self.driver.prepare(cql).await.map_err(|error| error::prepare(&error))?;
         statement.set_execution_profile_handle(Some(profile.clone()));
         statement.set_page_size(PAGE_ROWS);
@@ -250,7 +259,7 @@ impl CqlSession {
 }
 
 /// Connects with the addresses and credentials of `settings`.
-pub(super) async fn connect(settings: &CqlSettings, keyspace: Option<&str>) -> Result<Session, PortError> {
+pub(super) async fn connect(settings: &CqlSettings) -> Result<Session, PortError> {
     settings.check()?;
     let mut builder = SessionBuilder::new()
         .known_nodes(&settings.contact_points)
@@ -264,11 +273,12 @@ pub(super) async fn connect(settings: &CqlSettings, keyspace: Option<&str>) -> R
     if let Some(credentials) = &settings.credentials {
         builder = builder.user(&credentials.user, credentials.password.expose_secret());
     }
-    let driver = builder.build().await.map_err(|error| error::new_session(&error))?;
-    if let Some(keyspace) = keyspace {
-        driver.use_keyspace(keyspace, true).await.map_err(|error| schema::unusable(keyspace, &error))?;
-    }
-    Ok(driver)
+    builder.build().await.map_err(|error| error::new_session(&error))
+}
+
+/// `cql` with `keyspace` in the place of its stand-in.
+pub(super) fn in_keyspace(cql: &str, keyspace: &str) -> String {
+    cql.replace(KEYSPACE_STAND_IN, &format!("{keyspace}."))
 }
 
 fn profile(

@@ -120,20 +120,24 @@ impl Tokens for CqlTokens {
 
 impl Tables {
     async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
-        let columns = "SELECT id, hash, school, label, made_by, made_at, revoked FROM tokens WHERE part = ?";
+        let columns =
+            "SELECT id, hash, school, label, made_by, made_at, revoked FROM keyspace.tokens WHERE part = ?";
         let insert = session.prepare_swap(
-            "INSERT INTO tokens (part, id, hash, school, label, made_by, made_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO keyspace.tokens (part, id, hash, school, label, made_by, made_at) VALUES (?, ?, ?, ?, ?, ?, ?)
              IF NOT EXISTS",
         );
-        let revoke =
-            session.prepare_swap("UPDATE tokens SET revoked = ? WHERE part = ? AND id = ? IF revoked = null");
-        let select_last = session.prepare_serial_read("SELECT id FROM tokens WHERE part = ? LIMIT 1");
-        let insert_hash =
-            session.prepare_write("INSERT INTO tokens_by_hash (hash_start, hash, school) VALUES (?, ?, ?)");
-        let revoke_hash =
-            session.prepare_write("UPDATE tokens_by_hash SET revoked = ? WHERE hash_start = ? AND hash = ?");
-        let select_hash =
-            session.prepare_read("SELECT hash, school, revoked FROM tokens_by_hash WHERE hash_start = ?");
+        let revoke = session.prepare_swap(
+            "UPDATE keyspace.tokens SET revoked = ? WHERE part = ? AND id = ? IF revoked = null",
+        );
+        let select_last =
+            session.prepare_serial_read("SELECT id FROM keyspace.tokens WHERE part = ? LIMIT 1");
+        let insert_hash = session
+            .prepare_write("INSERT INTO keyspace.tokens_by_hash (hash_start, hash, school) VALUES (?, ?, ?)");
+        let revoke_hash = session.prepare_write(
+            "UPDATE keyspace.tokens_by_hash SET revoked = ? WHERE hash_start = ? AND hash = ?",
+        );
+        let select_hash = session
+            .prepare_read("SELECT hash, school, revoked FROM keyspace.tokens_by_hash WHERE hash_start = ?");
         Ok(Self {
             insert: insert.await?,
             revoke: revoke.await?,

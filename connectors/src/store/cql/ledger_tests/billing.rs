@@ -15,7 +15,7 @@ async fn counter(ledger: &ApartLedger) -> i64 {
     let session = &ledger.ledger.session;
     let select = session
         .prepare_read(
-            "SELECT delivered FROM counters WHERE term = ? AND pupil = 'P1' AND guardian = 'G1' AND order_code = 'O1'",
+            "SELECT delivered FROM keyspace.counters WHERE term = ? AND pupil = 'P1' AND guardian = 'G1' AND order_code = 'O1'",
         )
         .await
         .expect("the statement is accepted");
@@ -130,7 +130,7 @@ async fn a_closed_term_adjusts_every_order() {
     let term = ledger.apart(TERM);
     let session = &ledger.ledger.session;
     let insert = session
-        .prepare_swap("INSERT INTO closed_terms (term, state) VALUES (?, 'closed') IF NOT EXISTS")
+        .prepare_swap("INSERT INTO keyspace.closed_terms (term, state) VALUES (?, 'closed') IF NOT EXISTS")
         .await
         .expect("the statement is accepted");
     assert!(session.swap(&insert, (term.as_str(),)).await.expect("a term is closed"));

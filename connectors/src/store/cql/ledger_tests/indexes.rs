@@ -48,7 +48,7 @@ async fn a_day_knows_its_buckets_and_a_pupil_its_notices() {
     let session = &ledger.ledger.session;
 
     let buckets = session
-        .prepare_read("SELECT log_partition, bucket FROM entry_buckets WHERE day = ? AND log = ?")
+        .prepare_read("SELECT log_partition, bucket FROM keyspace.entry_buckets WHERE day = ? AND log = ?")
         .await
         .expect("the statement is accepted");
     let of_day: Vec<(i64, i64)> =
@@ -56,7 +56,7 @@ async fn a_day_knows_its_buckets_and_a_pupil_its_notices() {
     assert_eq!(of_day, [(3, 0), (3, 1)]);
 
     let notices = session
-        .prepare_read("SELECT day, log_offset FROM notices_by_pupil WHERE pupil = 'P1' AND period = ? AND day = ? AND log = ?")
+        .prepare_read("SELECT day, log_offset FROM keyspace.notices_by_pupil WHERE pupil = 'P1' AND period = ? AND day = ? AND log = ?")
         .await
         .expect("the statement is accepted");
     let period = accepted.day.epoch_days().div_euclid(32);
@@ -82,7 +82,9 @@ async fn write_long_ago(ledger: &ApartLedger, entry: LedgerEntry, hours_ago: i64
 async fn hours(ledger: &ApartLedger) -> usize {
     let session = &ledger.ledger.session;
     let select = session
-        .prepare_read("SELECT hour FROM awaiting_hours WHERE log = ? AND log_partition = 3 AND lane = ?")
+        .prepare_read(
+            "SELECT hour FROM keyspace.awaiting_hours WHERE log = ? AND log_partition = 3 AND lane = ?",
+        )
         .await
         .expect("the statement is accepted");
     let rows: Vec<(i64,)> =
