@@ -16,12 +16,17 @@ use gatebell_engine::time::Day;
 use scylla::value::CqlDate;
 
 use super::books::CqlBooks;
-use super::ledger_entries::{BUCKET_OFFSETS, period_of};
+use super::ledger_entries::{BUCKET_OFFSETS, group_of};
 use super::ledger_rows::{ENTRY_COLUMNS, EntryRow, WrittenEntry, date, day};
 use super::session::{CqlSession, Read};
 
+/// Days of a pupil that are read at once.
+const DAYS_AT_ONCE: usize = 16;
 /// Notices of a pupil that are read at once.
 const NOTICES_AT_ONCE: usize = 32;
+
+/// Log, partition, offset and id of a notice.
+type NoticeRow = (String, i64, i64, Vec<u8>);
 
 /// The entries of all logs.
 #[derive(Debug)]
@@ -52,8 +57,8 @@ impl WrittenEntries {
         let select_buckets = session
             .prepare_read("SELECT log, log_partition, bucket FROM keyspace.entry_buckets WHERE day = ?");
         let select_notices = session.prepare_read(
-            "SELECT log, log_partition, log_offset, notice FROM keyspace.notices_by_pupil
-             WHERE pupil = ? AND period = ? AND day >= ? AND day <= ?",
+            "SELECT log, log_partition, log_offset, notice FROM keyspace.notices_by_day
+             WHERE day = ? AND pupil_group = ? AND pupil = ?",
         );
         Ok(Self {
             select_days: select_days.await?,
@@ -103,19 +108,20 @@ impl WrittenEntries {
         days: RangeInclusive<Day>,
         pupil: &PupilId,
     ) -> Result<Vec<LedgerEntry>, PortError> {
-        let periods: BTreeSet<i32> = self.days_within(&days).await?.into_iter().map(period_of).collect();
-        let mut entries: Vec<(String, WrittenEntry)> = Vec::new();
-        for period in periods {
-            let values = (pupil.as_str(), period, date(*days.start()), date(*days.end()));
-            let notices: Vec<(String, i64, i64, Vec<u8>)> =
-                self.session.rows(&self.select_notices, values).await?;
-            let found: Vec<Vec<(String, WrittenEntry)>> = stream::iter(notices)
-                .map(|(log, partition, offset, notice)| self.of_notice(log, partition, offset, notice))
-                .buffered(NOTICES_AT_ONCE)
-                .try_collect()
-                .await?;
-            entries.extend(found.into_iter().flatten());
-        }
+        let group = group_of(pupil);
+        let notices: Vec<Vec<NoticeRow>> = stream::iter(self.days_within(&days).await?)
+            .map(|day| async move {
+                self.session.rows(&self.select_notices, (date(day), group, pupil.as_str())).await
+            })
+            .buffered(DAYS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let found: Vec<Vec<(String, WrittenEntry)>> = stream::iter(notices.into_iter().flatten())
+            .map(|(log, partition, offset, notice)| self.of_notice(log, partition, offset, notice))
+            .buffered(NOTICES_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut entries: Vec<(String, WrittenEntry)> = found.into_iter().flatten().collect();
         let place = |log: &str, read: &WrittenEntry| -> (Day, String, _, NoticeId, _) {
             (read.entry.day, log.to_owned(), read.entry.position, read.entry.notice, read.written)
         };

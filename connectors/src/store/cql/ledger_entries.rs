@@ -5,18 +5,22 @@
 //! arrive. By the clocks of the writers, that is: what only one process writes (an owner repeats itself) is exact.
 //!
 //! *What finds an entry is there before it.* The head of its partition, its bucket under its day and its notice under its
-//! pupil are written first; after a crash in between they point at nothing, which every reader takes for nothing.
+//! day and pupil are written first; after a crash in between they point at nothing, which every reader takes for nothing.
+//!
+//! *Requests are what costs.* What is appended together is written in batches of one partition each, entries by bucket and
+//! notices by group of pupils: a request costs this process as much as some twenty rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
-use gatebell_engine::ids::{LogPosition, NoticeId};
+use gatebell_engine::ids::{LogPosition, NoticeId, PupilId};
 use gatebell_engine::ledger::LedgerEntry;
 use gatebell_engine::notice::Channel;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::time::Day;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::ledger_rows::{
     ENTRY_COLUMNS, EntryRow, NewLine, Stamps, WrittenEntry, date, notice_blob, position_columns,
@@ -25,8 +29,8 @@ use super::session::{BATCH_ROWS_MAX, CqlSession, Read, Write};
 
 /// Offsets of one bucket.
 pub(super) const BUCKET_OFFSETS: u64 = 4096;
-/// Days of one period of a pupil's notices.
-const PERIOD_DAYS: i32 = 32;
+/// Groups that the pupils of a day are in. Written down: another number would look for notices in the wrong place.
+const PUPIL_GROUPS: u64 = 32;
 /// Buckets read at once when a partition is loaded.
 const BUCKETS_AT_ONCE: usize = 16;
 /// Places that are known to be written down; when there are more, all are forgotten and written down again.
@@ -79,7 +83,7 @@ impl Entries {
             "INSERT INTO keyspace.entry_buckets (day, log, log_partition, bucket) VALUES (?, ?, ?, ?)",
         );
         let insert_notice = session.prepare_write(
-            "INSERT INTO keyspace.notices_by_pupil (pupil, period, day, log, log_partition, log_offset, notice)
+            "INSERT INTO keyspace.notices_by_day (day, pupil_group, pupil, log, log_partition, log_offset, notice)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
         );
         let select_head = session
@@ -189,38 +193,46 @@ impl Entries {
     }
 
     async fn write_notices(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
-        let mut unknown: BTreeMap<NoticeId, &LedgerEntry> = BTreeMap::new();
+        let mut unknown: BTreeMap<(Day, i32), Vec<&LedgerEntry>> = BTreeMap::new();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for WrittenEntry { entry, .. } in entries {
                 if !known.notices.contains(&entry.notice) {
-                    unknown.insert(entry.notice, entry);
+                    unknown.entry((entry.day, group_of(&entry.pupil))).or_default().push(entry);
                 }
             }
         }
-        try_join_all(unknown.values().map(async |entry| {
-            let (partition, offset) = position_columns(entry.position)?;
-            let values = (
-                entry.pupil.as_str(),
-                period_of(entry.day),
-                date(entry.day),
-                &self.log,
-                partition,
-                offset,
-                notice_blob(entry.notice),
-            );
-            self.session.write(&self.insert_notice, values).await
-        }))
-        .await?;
+        for of_group in unknown.values_mut() {
+            of_group.sort_unstable_by_key(|entry| entry.notice);
+            of_group.dedup_by_key(|entry| entry.notice);
+        }
+        let batches = unknown.iter().flat_map(|(group, of_group)| {
+            of_group.chunks(BATCH_ROWS_MAX).map(|batch| self.write_notices_of_group(*group, batch))
+        });
+        try_join_all(batches).await?;
         // A notice of a free channel has one entry, its end, and is not asked for again.
-        let coming_again =
-            unknown.values().filter(|entry| entry.channel == Channel::Sms).map(|entry| entry.notice);
+        let coming_again = unknown.values().flatten().filter(|entry| entry.channel == Channel::Sms);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.notices.len() > KNOWN_PLACES_MAX {
             known.notices.clear();
         }
-        known.notices.extend(coming_again);
+        known.notices.extend(coming_again.map(|entry| entry.notice));
         Ok(())
+    }
+
+    /// Notices of one day and group of pupils, as one mutation.
+    async fn write_notices_of_group(
+        &self,
+        (day, group): (Day, i32),
+        batch: &[&LedgerEntry],
+    ) -> Result<(), PortError> {
+        let mut rows = Vec::with_capacity(batch.len());
+        for entry in batch {
+            let (partition, offset) = position_columns(entry.position)?;
+            let notice = notice_blob(entry.notice);
+            rows.push((date(day), group, entry.pupil.as_str(), &self.log, partition, offset, notice));
+        }
+        self.session.write_partition(&self.insert_notice, &rows).await
     }
 
     /// Every entry of `partition` at or above `offset`.
@@ -262,9 +274,10 @@ pub(super) fn bucket_of(offset: u64) -> u64 {
     offset / BUCKET_OFFSETS
 }
 
-/// The period of a day.
-pub(super) fn period_of(day: Day) -> i32 {
-    day.epoch_days().div_euclid(PERIOD_DAYS)
+/// The group of a pupil.
+pub(super) fn group_of(pupil: &PupilId) -> i32 {
+    let group = xxh3_64(pupil.as_str().as_bytes()) % PUPIL_GROUPS;
+    i32::try_from(group).expect("there are a few groups")
 }
 
 fn bucket_column(bucket: u64) -> i64 {

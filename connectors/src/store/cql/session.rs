@@ -11,6 +11,7 @@
 //! and Cassandra warns of each.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gatebell_engine::ports::PortError;
@@ -67,6 +68,7 @@ pub struct CqlSession {
     driver: Session,
     keyspace: String,
     in_flight: Semaphore,
+    requests: AtomicU64,
     reads: ExecutionProfileHandle,
     writes: ExecutionProfileHandle,
     swaps: ExecutionProfileHandle,
@@ -87,6 +89,7 @@ impl CqlSession {
             driver,
             keyspace: settings.keyspace.clone(),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            requests: AtomicU64::new(0),
             reads: profile(settings, timeouts.read, Arc::clone(&retried)),
             writes: profile(settings, timeouts.write, retried),
             swaps: profile(settings, timeouts.swap, not_retried),
@@ -253,7 +256,14 @@ impl CqlSession {
         if lost.is_ok() { Err(store_error("the answer was lost")) } else { Ok(()) }
     }
 
+    /// Requests made so far, repeated ones as often as they were made.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Waits until another request may go, and counts it.
     async fn permit(&self) -> SemaphorePermit<'_> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_flight.acquire().await.expect("the semaphore is never closed")
     }
 }

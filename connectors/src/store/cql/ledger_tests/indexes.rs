@@ -1,10 +1,11 @@
 //! What finds entries: buckets, days, pupils, and the hours that await a receipt.
 
+use gatebell_engine::ids::PupilId;
+use gatebell_engine::notice::Channel;
 use gatebell_engine::testing::contract::ledger::{entry, lane};
 use gatebell_engine::time::Timestamp;
-use scylla::value::CqlDate;
 
-use super::super::super::ledger_entries::BUCKET_OFFSETS;
+use super::super::super::ledger_entries::{BUCKET_OFFSETS, group_of};
 use super::super::super::ledger_rows::{Written, date};
 use super::*;
 
@@ -40,6 +41,23 @@ async fn many_entries_of_one_bucket_are_written_in_bounded_batches() {
     assert_eq!(ledger.load_from(3, 0).await.expect("a partition is loaded"), entries);
 }
 
+/// They cost a request each once, which was most of what a tap cost.
+#[tokio::test]
+async fn notices_of_a_thousand_pupils_share_some_dozen_requests() {
+    let ledger = ApartLedger::fresh().await;
+    let of_pupil = |offset: u64| {
+        let mut entry = entry_at(offset, Event::Accepted);
+        entry.channel = Channel::App;
+        entry.pupil = PupilId::new(&format!("P{offset}")).expect("an identifier");
+        entry
+    };
+    let before = ledger.ledger.session.requests();
+    ledger.append((0..1_000).map(of_pupil).collect()).await.expect("entries are appended");
+    let requests = ledger.ledger.session.requests() - before;
+    // Ten batches of entries, one of each group's notices, and what finds them.
+    assert!((12..=44).contains(&requests), "{requests} requests");
+}
+
 #[tokio::test]
 async fn a_day_knows_its_buckets_and_a_pupil_its_notices() {
     let ledger = ApartLedger::fresh().await;
@@ -56,13 +74,13 @@ async fn a_day_knows_its_buckets_and_a_pupil_its_notices() {
     assert_eq!(of_day, [(3, 0), (3, 1)]);
 
     let notices = session
-        .prepare_read("SELECT day, log_offset FROM keyspace.notices_by_pupil WHERE pupil = 'P1' AND period = ? AND day = ? AND log = ?")
+        .prepare_read("SELECT log_offset FROM keyspace.notices_by_day WHERE day = ? AND pupil_group = ? AND pupil = 'P1' AND log = ?")
         .await
         .expect("the statement is accepted");
-    let period = accepted.day.epoch_days().div_euclid(32);
-    let of_pupil: Vec<(CqlDate, i64)> =
-        session.rows(&notices, (period, date(accepted.day), &ledger.suffix)).await.expect("notices are read");
-    let offsets: Vec<_> = of_pupil.iter().map(|(_, offset)| *offset).collect();
+    let group = group_of(&accepted.pupil);
+    let of_pupil: Vec<(i64,)> =
+        session.rows(&notices, (date(accepted.day), group, &ledger.suffix)).await.expect("notices are read");
+    let offsets: Vec<_> = of_pupil.iter().map(|(offset,)| *offset).collect();
     assert_eq!(offsets, [9, 4096]);
 }
 
