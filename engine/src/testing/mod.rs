@@ -1,5 +1,7 @@
-//! For tests, of this crate and of others: what the ports promise, and (with faults on order) ports in memory.
+//! For tests, of this crate and of others: what the ports promise, (with faults on order) ports in memory, and the
+//! rules once more in the plainest way.
 
 pub mod contract;
 pub mod fakes;
+pub mod naive;
 pub mod registry;

@@ -1,43 +1,19 @@
 //! Judges a played day: each invariant as a predicate over what the world holds at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use gatebell_engine::ids::{GuardianId, NoticeId, PupilId};
-use gatebell_engine::index::RegistryIndex;
+use gatebell_engine::ids::{GuardianId, LogPosition, NoticeId, PupilId};
 use gatebell_engine::ledger::{ClientReference, Event, LedgerEntry};
-use gatebell_engine::notice::{Channel, Notice, NoticeKind};
-use gatebell_engine::ports::channel::{ChannelConnector, Message};
+use gatebell_engine::notice::{Channel, NoticeKind};
+use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile, Message};
 use gatebell_engine::ports::receipts::{Receipt, ReceiptStatus};
-use gatebell_engine::registry::Entry;
-use gatebell_engine::shard::{Decisions, Shard};
+use gatebell_engine::tap::RejectReason;
 use gatebell_engine::testing::fakes::Arrival;
 use gatebell_engine::time::Day;
 
-use crate::world::{Outcome, PARTITIONS, SMS_BURST, SMS_RATE_PER_S, SMS_WINDOW, SUBMIT_TIMEOUT, World};
-
-/// A change counts everywhere within a second of its instant, which is a second ahead; the simulated ports may be slow on top.
-const CHANGE_COUNTS_AFTER: Duration = Duration::from_secs(7);
-
-/// What the log owes, by one pass over it without any crash.
-fn owed(world: &World) -> BTreeMap<NoticeId, Notice> {
-    let index = Arc::new(RegistryIndex::new(Arc::clone(&world.term), 100));
-    world.registry.changes().iter().for_each(|change| index.apply(change));
-    let mut owed = BTreeMap::new();
-    for partition in 0..PARTITIONS {
-        let mut shard = Shard::new("fake", partition, Arc::clone(&world.term), Arc::clone(&index));
-        let mut decisions = Decisions::default();
-        shard.decide(&world.tap_log.records(partition), &mut decisions);
-        for decision in &decisions.taps {
-            for routed in decisions.notices_of(decision) {
-                let notice = shard.notice(decision, routed);
-                owed.insert(notice.id, notice);
-            }
-        }
-    }
-    owed
-}
+use crate::model::Model;
+use crate::world::{Outcome, SUBMIT_TIMEOUT, World};
 
 /// The entries of each notice, in the order written.
 pub(crate) fn by_notice(entries: &[LedgerEntry]) -> BTreeMap<NoticeId, Vec<&LedgerEntry>> {
@@ -53,7 +29,8 @@ pub(crate) fn every_notice_has_ended(world: &World) -> bool {
     let entries = world.ledger.entries();
     let ended: BTreeSet<NoticeId> =
         entries.iter().filter(|entry| entry.event.is_end()).map(|entry| entry.notice).collect();
-    owed(world).keys().all(|notice| ended.contains(notice))
+    let known_have_ended = entries.iter().all(|entry| ended.contains(&entry.notice));
+    known_have_ended && Model::of(world).owed.keys().all(|notice| ended.contains(notice))
 }
 
 /// Every breach of an invariant, in words.
@@ -66,78 +43,186 @@ pub(crate) fn judge(world: &World, outcome: &Outcome) -> Vec<String> {
         );
     }
     breaches.extend(world.tap_log.breaches());
-    let owed = owed(world);
+    let model = Model::of(world);
     let entries = world.ledger.entries();
     let grouped = by_notice(&entries);
-    one_end_each(world, &owed, &grouped, &mut breaches);
-    committed_is_settled(world, &owed, &entries, &mut breaches);
+    rejected_is_kept(world, &model, &mut breaches);
+    committed_is_settled(world, &model, &entries, &mut breaches);
+    one_end_each(world, &model, &grouped, &mut breaches);
+    ledger_is_of_the_model(&model, &entries, &mut breaches);
+    ends_have_their_cause(world, &model, &grouped, &mut breaches);
     one_sms_a_kind_and_day(world, &mut breaches);
     one_sender_at_a_time(world, &mut breaches);
-    nothing_to_the_protected(world, &mut breaches);
-    nothing_late(world, &owed, &mut breaches);
+    one_push_a_notice(world, &mut breaches);
+    nobody_starves(world, &model, &grouped, &mut breaches);
+    sent_as_owed(world, &model, &mut breaches);
     within_the_rate(world, &mut breaches);
     charged_is_delivered(world, &grouped, &mut breaches);
     breaches
 }
 
-/// Whether these ends, in the order written, are one end that at most proof of success has overturned. What a process sent
-/// may be answered after another one has taken its partition and ended the notice: then the proof may come first, or a
-/// notice may have been suppressed that had left already. Success outweighs the other end whatever the order.
-fn is_one_end(ends: &[Event], several_processes: bool) -> bool {
-    let is_proof = |event: &Event| matches!(event, Event::Delivered | Event::Accepted);
-    let may_be_overturned = |event: &Event| matches!(event, Event::Failed | Event::Expired);
+/// Whether these ends of a notice, in the order written, are one end that at most proof of success has overturned.
+///
+/// Of several processes one may be answered after another has taken its partition and ended the notice, or may have been about to
+/// write when it fell asleep. On a free channel, which has no claim, such an end may stand beside the proof. Of an SMS only what
+/// the gateway itself said may: what a process decided by itself goes through the claim, which its successor has.
+fn is_one_end(channel: Channel, ends: &[&LedgerEntry], several_processes: bool) -> bool {
+    let is_proof = |entry: &LedgerEntry| matches!(entry.event, Event::Delivered | Event::Accepted);
+    let may_be_overturned = |entry: &LedgerEntry| matches!(entry.event, Event::Failed | Event::Expired);
+    let was_refused =
+        |entry: &LedgerEntry| entry.event == Event::Failed && entry.reason.as_deref() != Some("unknown");
     match ends {
         [_] => true,
+        [first, second] if may_be_overturned(first) && is_proof(second) => true,
+        [first, second] if several_processes && channel == Channel::Sms => {
+            is_proof(first) && was_refused(second)
+        }
         [first, second] if several_processes => is_proof(first) != is_proof(second),
-        [first, second] => may_be_overturned(first) && is_proof(second),
         _ => false,
     }
 }
 
-/// N1 and R1: what is owed, and nothing else, ends exactly once; only proof of success overturns an end.
-fn one_end_each(
-    world: &World,
-    owed: &BTreeMap<NoticeId, Notice>,
-    grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
-    breaches: &mut Vec<String>,
-) {
-    for notice in owed.keys() {
-        let ends: Vec<Event> = grouped
-            .get(notice)
-            .into_iter()
-            .flatten()
-            .map(|entry| entry.event)
-            .filter(|event| event.is_end())
-            .collect();
-        if !is_one_end(&ends, world.processes > 1) {
-            let history: Vec<String> = grouped
-                .get(notice)
-                .into_iter()
-                .flatten()
-                .map(|entry| format!("{} {}#{}", entry.time, entry.event, entry.attempt))
-                .collect();
-            breaches.push(format!("N1: notice {notice} has the ends {ends:?}: {history:?}"));
+/// T1: what is rejected is kept with its reason, and nothing else is.
+fn rejected_is_kept(world: &World, model: &Model, breaches: &mut Vec<String>) {
+    let kept: BTreeMap<LogPosition, RejectReason> =
+        world.rejected.records().into_iter().map(|record| (record.position, record.reason)).collect();
+    for (position, reason) in &model.rejected {
+        if kept.get(position) != Some(reason) {
+            breaches.push(format!("T1: {position} is {reason:?}, and kept as {:?}", kept.get(position)));
         }
     }
-    for notice in grouped.keys().filter(|notice| !owed.contains_key(notice)) {
-        breaches
-            .push(format!("R1: notice {notice} is in the ledger, and a run without crashes does not owe it"));
+    for position in kept.keys().filter(|position| !model.rejected.contains_key(position)) {
+        breaches.push(format!("T1: {position} is kept as rejected and is not"));
     }
 }
 
-/// T3: at each commit, everything below it was submitted and recorded, or ended.
-fn committed_is_settled(
+/// N1: what is owed ends exactly once; only proof of success overturns an end.
+fn one_end_each(
     world: &World,
-    owed: &BTreeMap<NoticeId, Notice>,
-    entries: &[LedgerEntry],
+    model: &Model,
+    grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
     breaches: &mut Vec<String>,
 ) {
+    for (notice, owed) in &model.owed {
+        let entries: &[&LedgerEntry] = grouped.get(notice).map_or(&[], Vec::as_slice);
+        let ends: Vec<&LedgerEntry> = entries.iter().copied().filter(|entry| entry.event.is_end()).collect();
+        if !is_one_end(owed.channel, &ends, world.processes > 1) {
+            breaches.push(format!("N1: notice {notice} has {} ends: {}", ends.len(), history(entries)));
+        }
+    }
+}
+
+fn history(entries: &[&LedgerEntry]) -> String {
+    let told = |entry: &&LedgerEntry| {
+        let reason = entry.reason.as_deref().unwrap_or_default();
+        format!("{} {}#{} {reason}", entry.time, entry.event, entry.attempt)
+    };
+    entries.iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
+/// R1: the ledger is about what the whole input owes, and about nothing else.
+fn ledger_is_of_the_model(model: &Model, entries: &[LedgerEntry], breaches: &mut Vec<String>) {
+    for entry in entries {
+        let Some(owed) = model.owed.get(&entry.notice) else {
+            breaches.push(format!("R1: notice {} is in the ledger and not owed", entry.notice));
+            continue;
+        };
+        let as_owed = LedgerEntry {
+            attempt: entry.attempt,
+            gateway: entry.gateway.clone(),
+            gateway_id: entry.gateway_id.clone(),
+            reason: entry.reason.clone(),
+            ..LedgerEntry::of(owed, entry.event, entry.time)
+        };
+        if *entry != as_owed {
+            breaches.push(format!("R1: the ledger has {entry:?}, owed is {owed:?}"));
+        }
+    }
+}
+
+/// N1, N3, N4: nothing is written down that did not happen. Success was proved, what failed had been sent, what expired was late,
+/// and what was suppressed might not be sent.
+fn ends_have_their_cause(
+    world: &World,
+    model: &Model,
+    grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
+    breaches: &mut Vec<String>,
+) {
+    let claimed: BTreeMap<_, BTreeSet<NoticeId>> = grouped
+        .values()
+        .flatten()
+        .filter(|entry| entry.event == Event::Claimed)
+        .fold(BTreeMap::new(), |mut claimed, entry| {
+            claimed.entry(sent_about(entry)).or_default().insert(entry.notice);
+            claimed
+        });
+    let taken: BTreeSet<NoticeId> =
+        world.sms.taken().into_iter().chain(world.app.taken()).map(|sent| sent.message.notice).collect();
+    let arrived: BTreeSet<NoticeId> = world
+        .sms
+        .arrivals()
+        .into_iter()
+        .chain(world.app.arrivals())
+        .map(|sent| sent.message.notice)
+        .collect();
+    let delivered: BTreeSet<NoticeId> = world
+        .receipts
+        .arrived()
+        .into_iter()
+        .filter(|receipt| receipt.status == ReceiptStatus::Delivered)
+        .map(|receipt| receipt.notice)
+        .collect();
+    for (notice, owed) in &model.owed {
+        let entries: &[&LedgerEntry] = grouped.get(notice).map_or(&[], Vec::as_slice);
+        for entry in entries {
+            let is_caused = match entry.event {
+                Event::Submitted | Event::Accepted => taken.contains(notice),
+                Event::Delivered => delivered.contains(notice),
+                Event::Failed => {
+                    arrived.contains(notice) || entries.iter().any(|entry| entry.event == Event::Claimed)
+                }
+                Event::Expired => entry.time >= owed.deadline || model.expired_at_once.contains(notice),
+                Event::Suppressed if entry.reason.as_deref() == Some("sent_elsewhere") => {
+                    claimed.get(&sent_about(entry)).is_some_and(|by| by.iter().any(|other| other != notice))
+                }
+                Event::Suppressed => world
+                    .clock
+                    .moments_of(entry.time)
+                    .into_iter()
+                    .flat_map(|moment| model.verdicts(owed, moment, entry.time))
+                    .any(|verdict| verdict.is_err_and(|why| Some(why.reason()) == entry.reason.as_deref())),
+                Event::Claimed | Event::Charged | Event::Adjusted => !model.expired_at_once.contains(notice),
+            };
+            if !is_caused {
+                let invariant = match (entry.event, entry.reason.as_deref()) {
+                    (Event::Suppressed, Some("sent_elsewhere")) => "N2",
+                    (Event::Suppressed, _) => "N3",
+                    _ => "N1",
+                };
+                breaches.push(format!(
+                    "{invariant}: {notice}, due until {}, is {} without a cause: {}",
+                    owed.deadline,
+                    entry.event,
+                    history(entries)
+                ));
+            }
+        }
+    }
+}
+
+/// What only one SMS may be about.
+fn sent_about(entry: &LedgerEntry) -> (PupilId, GuardianId, NoticeKind, Day) {
+    (entry.pupil.clone(), entry.guardian.clone(), entry.kind, entry.day)
+}
+
+/// T3: at each commit, everything below it was submitted and recorded, or ended.
+fn committed_is_settled(world: &World, model: &Model, entries: &[LedgerEntry], breaches: &mut Vec<String>) {
     let mut settled_at: BTreeMap<NoticeId, usize> = BTreeMap::new();
     for (place, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.event.settles()) {
         settled_at.entry(entry.notice).or_insert(place);
     }
     for commit in world.tap_log.commits() {
-        for notice in owed.values() {
+        for notice in model.owed.values() {
             let below =
                 notice.position.partition == commit.partition && notice.position.offset < commit.offset;
             if below && settled_at.get(&notice.id).is_none_or(|place| *place >= commit.ledger_len) {
@@ -168,6 +253,66 @@ fn one_sms_a_kind_and_day(world: &World, breaches: &mut Vec<String>) {
     }
 }
 
+/// N1: a push backend that recognises references gets each notice under one, however often it is asked.
+fn one_push_a_notice(world: &World, breaches: &mut Vec<String>) {
+    let mut taken: BTreeMap<NoticeId, usize> = BTreeMap::new();
+    for sent in world.app.taken() {
+        *taken.entry(sent.message.notice).or_default() += 1;
+    }
+    for (notice, times) in taken.into_iter().filter(|(_, times)| *times > 1) {
+        breaches.push(format!("N1: {notice} was pushed {times} times under different references"));
+    }
+}
+
+/// How many notices of one partition may overtake an older one that is due earlier: what was claimed ahead or on the wire, and
+/// what a ledger that fails a few times lets pass.
+const OVERTAKEN_MAX: usize = 25;
+
+/// L2: no notice is overtaken by many that came behind it and are due later.
+fn nobody_starves(
+    world: &World,
+    model: &Model,
+    grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
+    breaches: &mut Vec<String>,
+) {
+    for gateway in [&world.sms, &world.app] {
+        let mut first_sent: BTreeMap<NoticeId, Arrival> = BTreeMap::new();
+        for sent in gateway.arrivals() {
+            first_sent.entry(sent.message.notice).or_insert(sent);
+        }
+        let due = |notice: &NoticeId| model.owed.get(notice).map(|owed| owed.deadline);
+        let channel = gateway.profile().channel;
+        for (notice, owed) in model.owed.iter().filter(|(_, owed)| owed.channel == channel) {
+            let entries: &[&LedgerEntry] = grouped.get(notice).map_or(&[], Vec::as_slice);
+            // Who takes a claim over waits until its predecessor's request is over; what may not be sent waits for nothing.
+            let claims = entries.iter().filter(|entry| entry.event == Event::Claimed).count();
+            let sent = first_sent.get(notice);
+            let waited_for_its_turn = match sent {
+                Some(_) => claims <= 1,
+                None => claims == 0 && entries.iter().all(|entry| entry.event == Event::Expired),
+            };
+            if !waited_for_its_turn || model.expired_at_once.contains(notice) {
+                continue;
+            }
+            let mut overtaken_by: BTreeMap<u64, usize> = BTreeMap::new();
+            for other in first_sent.values() {
+                let position = other.message.position;
+                let came_later = position.partition == owed.position.partition
+                    && position.offset > owed.position.offset
+                    && due(&other.message.notice).is_some_and(|due| due > owed.deadline);
+                let went_before = sent.map_or(other.wall < owed.deadline, |sent| other.at < sent.at);
+                if came_later && went_before {
+                    *overtaken_by.entry(other.process).or_default() += 1;
+                }
+            }
+            let most = overtaken_by.into_values().max().unwrap_or(0);
+            if most > OVERTAKEN_MAX {
+                breaches.push(format!("L2: {notice}, due until {}, was overtaken by {most}", owed.deadline));
+            }
+        }
+    }
+}
+
 /// N2: nobody asks the gateway to send what another request, which may still be answered, asks it to send already.
 fn one_sender_at_a_time(world: &World, breaches: &mut Vec<String>) {
     let mut last: BTreeMap<_, Arrival> = BTreeMap::new();
@@ -192,63 +337,62 @@ fn one_sender_at_a_time(world: &World, breaches: &mut Vec<String>) {
     }
 }
 
-/// N3: nothing reaches a gateway for a pair that was protected a moment before.
-fn nothing_to_the_protected(world: &World, breaches: &mut Vec<String>) {
-    let changes = world.registry.changes();
-    let written_at = world.changes_written_at();
-    for (place, change) in changes.iter().enumerate() {
-        let Entry::Protection(protection) = &change.entry else { continue };
-        if !protection.protected {
-            continue;
-        }
-        let key = change.entry.key();
-        let lifted = (place + 1..changes.len()).find(|later| changes[*later].entry.key() == key);
-        let counts_from = written_at[place] + CHANGE_COUNTS_AFTER;
-        let counts_until = lifted.map_or(Duration::MAX, |lifted| written_at[lifted]);
-        for sent in world.sms.arrivals().into_iter().chain(world.app.arrivals()) {
-            let message = &sent.message;
-            let to_them = message.guardian == protection.guardian && message.pupil == protection.pupil;
-            if to_them && sent.at > counts_from && sent.at < counts_until {
-                breaches
-                    .push(format!("N3: sent at {} to a guardian protected at {}", sent.wall, change.applied));
-            }
-        }
-    }
-}
-
-/// N4: nothing reaches a gateway at or after its deadline, and each is told to give up by then.
-fn nothing_late(world: &World, owed: &BTreeMap<NoticeId, Notice>, breaches: &mut Vec<String>) {
+/// R1, N3, N4: what reaches a gateway is owed, nobody who might not be told is told, and each request is in time and says when
+/// to give up.
+fn sent_as_owed(world: &World, model: &Model, breaches: &mut Vec<String>) {
     for sent in world.sms.arrivals().into_iter().chain(world.app.arrivals()) {
         let (at, message) = (sent.wall, &sent.message);
-        let Some(notice) = owed.get(&message.notice) else {
+        let Some(owed) = model.owed.get(&message.notice) else {
             breaches.push(format!("R1: {} was sent and is not owed", message.notice));
             continue;
         };
-        if at >= notice.deadline || at.plus(message.valid_for) > notice.deadline {
-            breaches.push(format!("N4: {} sent at {at}, deadline {}", notice.id, notice.deadline));
+        let is_same = message.position == owed.position
+            && message.kind == owed.kind
+            && message.pupil == owed.pupil
+            && message.guardian == owed.guardian
+            && message.at == owed.at;
+        if !is_same {
+            breaches.push(format!("R1: {message:?} was sent, owed is {owed:?}"));
+        }
+        let verdicts = model.verdicts(owed, sent.at, at);
+        if verdicts.iter().all(Result::is_err) {
+            breaches.push(format!("N3: {} sent at {at}, when it was {verdicts:?}", owed.id));
+        }
+        if at >= owed.deadline || at.plus(message.valid_for) > owed.deadline {
+            breaches.push(format!("N4: {} sent at {at}, deadline {}", owed.id, owed.deadline));
         }
     }
 }
 
 /// L1: no window of any length holds more than rate and burst, and no more requests are in flight than the window.
 fn within_the_rate(world: &World, breaches: &mut Vec<String>) {
-    let arrivals: Vec<Duration> = world.sms.arrivals().into_iter().map(|sent| sent.at).collect();
+    for gateway in [&world.sms, &world.app] {
+        let profile = gateway.profile();
+        let arrivals: Vec<Duration> = gateway.arrivals().into_iter().map(|sent| sent.at).collect();
+        if let Some(overrun) = overrun(&arrivals, profile) {
+            breaches.push(format!("L1: {overrun} through {}", profile.name));
+        }
+        let most = gateway.most_in_flight();
+        if most > profile.window {
+            breaches.push(format!("L1: {most} requests in flight through {}", profile.name));
+        }
+    }
+}
+
+/// The first window that holds more than rate and burst, in words.
+fn overrun(arrivals: &[Duration], profile: &LaneProfile) -> Option<String> {
     for (first, start) in arrivals.iter().enumerate() {
         for (last, end) in arrivals.iter().enumerate().skip(first) {
             let passed_ms = (*end - *start).as_millis();
-            let allowed = u128::from(SMS_BURST) + passed_ms * u128::from(SMS_RATE_PER_S) / 1000;
+            let allowed = u128::from(profile.burst) + passed_ms * u128::from(profile.rate_per_s) / 1000;
             let sent = (last - first + 1) as u128;
             // A millisecond of slack: the timer's own resolution.
             if sent > allowed + 1 {
-                breaches.push(format!("L1: {sent} messages within {passed_ms} ms, {allowed} allowed"));
-                return;
+                return Some(format!("{sent} messages within {passed_ms} ms, {allowed} allowed,"));
             }
         }
     }
-    let most = world.sms.most_in_flight();
-    if most > SMS_WINDOW {
-        breaches.push(format!("L1: {most} requests in flight"));
-    }
+    None
 }
 
 /// Whether the receipt is about the message that the ledger knows. A gateway that recognises no references takes an attempt in

@@ -14,6 +14,7 @@ mod day;
 mod judge;
 mod lives;
 mod minimise;
+mod model;
 mod plan;
 mod readers;
 mod runs;

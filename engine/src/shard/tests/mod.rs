@@ -4,6 +4,5 @@
 
 mod gate;
 mod model;
-mod naive;
 mod notices;
 mod taps;
