@@ -143,7 +143,8 @@ impl City {
         let moved_on =
             Claim { state: ClaimState::Submitted { gateway_id: CompactString::new("M1") }, ..claim.clone() };
         ledger.advance(claim.stamp(), moved_on.clone(), vec![submitted]).await.unwrap();
-        let ended = Claim { state: ClaimState::Ended, ..moved_on.clone() };
+        let ended = ClaimState::Ended { event: Event::Delivered, reason: None };
+        let ended = Claim { state: ended, ..moved_on.clone() };
         ledger.advance(moved_on.stamp(), ended, vec![delivered.clone()]).await.unwrap();
         let charge = Charge {
             term: self.term.name.clone(),

@@ -222,8 +222,14 @@ pub enum ClaimState {
         /// The gateway's own id of the message.
         gateway_id: CompactString,
     },
-    /// Nothing more will be sent under this key.
-    Ended,
+    /// Nothing more will be sent under this key. How the notice ended is kept here too, since a crash can fall between
+    /// this row and the entry that says so.
+    Ended {
+        /// The end.
+        event: Event,
+        /// Why, as in its entry.
+        reason: Option<CompactString>,
+    },
 }
 
 /// The one sender of an SMS: only ever written by compare-and-set on (`owner`, `attempt`, `state`).

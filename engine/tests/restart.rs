@@ -17,7 +17,7 @@ use gatebell_engine::notice::{Channel, Passages};
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile, Message, SubmitOutcome};
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
-use gatebell_engine::ports::ledger::Ledger;
+use gatebell_engine::ports::ledger::{ClaimVerdict, Ledger};
 use gatebell_engine::ports::receipts::Receipt;
 use gatebell_engine::ports::seats::OnlySeat;
 use gatebell_engine::registry::ReaderDirection;
@@ -187,6 +187,15 @@ impl World {
         }
     }
 
+    /// Another process, whose gateway never answers, runs until the ledger has an end; that end.
+    async fn end_by_the_next_process(&self) -> LedgerEntry {
+        tokio::select! {
+            biased;
+            end = self.until(Event::is_end) => end,
+            ended = self.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
+        }
+    }
+
     async fn claim_of(&self, claimed: &LedgerEntry) -> Claim {
         let key = ClaimKey {
             term: self.term.name.clone(),
@@ -206,11 +215,7 @@ async fn what_a_crash_left_in_doubt_past_its_deadline_ends_as_unknown_and_not_as
     let world = World::new();
     world.dies_with_a_request_on_the_wire().await;
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
-    let end = tokio::select! {
-        biased;
-        end = world.until(Event::is_end) => end,
-        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
-    };
+    let end = world.end_by_the_next_process().await;
     assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
 }
 
@@ -224,11 +229,7 @@ async fn what_is_in_doubt_is_not_sent_again_once_the_gateway_has_forgotten_its_r
     let world = World { term: Arc::new(term), ..World::new() };
     world.dies_with_a_request_on_the_wire().await;
     tokio::time::sleep(Duration::from_secs(13 * 3600)).await;
-    let end = tokio::select! {
-        biased;
-        end = world.until(Event::is_end) => end,
-        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
-    };
+    let end = world.end_by_the_next_process().await;
     assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
 }
 
@@ -239,12 +240,86 @@ async fn what_a_crash_left_in_doubt_is_not_suppressed() {
     let world = World::new();
     world.dies_with_a_request_on_the_wire().await;
     world.registry.change(world.clock.now(), city::protection("G1", "P1", true));
+    let end = world.end_by_the_next_process().await;
+    assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
+}
+
+/// The process had ended the claim and died before the entry was written. Nobody knew how the notice had ended: *unknown*,
+/// said the next process, or *expired*, if its deadline had passed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_a_crash_kept_from_the_ledger_is_written_as_it_was() {
+    for useful_still in [true, false] {
+        let world = World::new();
+        let claimed = world.dies_with_a_request_on_the_wire().await;
+        let claim = world.claim_of(&claimed).await;
+        let state = ClaimState::Ended { event: Event::Suppressed, reason: Some("protected".into()) };
+        world.ledger.advance(claim.stamp(), Claim { state, ..claim.clone() }, Vec::new()).await.unwrap();
+        if !useful_still {
+            tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+        }
+        let end = world.end_by_the_next_process().await;
+        assert_eq!((end.event, end.reason.as_deref()), (Event::Suppressed, Some("protected")));
+        assert_eq!((end.attempt, end.notice), (claim.attempt, claimed.notice));
+    }
+}
+
+/// A process that had slept found its notice past its deadline and called it *expired*, after the one that had taken its claim
+/// over had sent it.
+#[tokio::test(start_paused = true)]
+async fn who_lost_its_claim_does_not_say_that_nothing_was_sent() {
+    let world = World::new();
+    world.tap();
+    let taking_over = async {
+        let claimed = world.until(|event| event == Event::Claimed).await;
+        let ours = world.claim_of(&claimed).await;
+        let theirs = Claim { owner: OwnerToken(99), ..ours.clone() };
+        let verdict = world.ledger.claim(Some(ours.stamp()), theirs.clone(), claimed.clone()).await.unwrap();
+        assert_eq!(verdict, ClaimVerdict::Won);
+        tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+        let end = world.until(Event::is_end).await;
+        assert_eq!(world.claim_of(&claimed).await, theirs, "stays theirs");
+        end
+    };
     let end = tokio::select! {
         biased;
-        end = world.until(Event::is_end) => end,
-        ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
+        end = taking_over => end,
+        ended = world.engine(1, Gateway::CannotBeReached).run(CancellationToken::new()) => panic!("{ended:?}"),
     };
     assert_eq!((end.event, end.reason.as_deref()), (Event::Failed, Some("unknown")));
+}
+
+/// A partition moves while its notice waits for a gateway that cannot be reached: its next owner need not wait until a request
+/// that never left would be over, nor doubt it.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_moves_gives_back_the_claim_of_a_request_that_never_left() {
+    let world = World::new();
+    world.tap();
+    let moving = async {
+        world.until(|event| event == Event::Claimed).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let successor = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new());
+        let anew = async {
+            let second = |entry: &LedgerEntry| entry.event == Event::Claimed && entry.attempt == 2;
+            for seed in 0..10 {
+                world.tap_log.rebalance(seed);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if world.ledger.entries().iter().any(second) {
+                    return;
+                }
+            }
+            panic!("nobody claims anew before a request that never left would be over");
+        };
+        tokio::select! {
+            biased;
+            () = anew => {}
+            ended = successor => panic!("{ended:?}"),
+        }
+    };
+    tokio::select! {
+        biased;
+        () = moving => {}
+        ended = world.engine(1, Gateway::CannotBeReached).run(CancellationToken::new()) => panic!("{ended:?}"),
+    }
 }
 
 /// A gateway without receipts had accepted the message, and the process died before the charge was written: the notice was

@@ -4,13 +4,14 @@
 //! folded silently; what the ledger already has at or above it stands. Without a committed offset the partition is read
 //! from its earliest record.
 //!
-//! Two things of the ledger are not at their end where a crash fell: a claim under which a request may have left, so that
-//! its notice is *in doubt* from the first moment on, and proof of success that was not charged yet.
+//! Three things of the ledger are not at their end where a crash fell: a claim under which a request may have left, so that
+//! its notice is *in doubt* from the first moment on; a claim that ended before the entry was written that says so; and
+//! proof of success that was not charged yet.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::shards::ShardContext;
-use super::{charging, retrying};
+use super::{charging, retrying, settling};
 use crate::ids::{LogPosition, NoticeId};
 use crate::ledger::{ClaimKey, ClaimState, Event, LedgerEntry};
 use crate::ports::PortError;
@@ -43,18 +44,32 @@ pub(crate) async fn seek(
     Ok(live_from)
 }
 
-/// What the ledger has from `offset` on; charges what a crash kept from being charged. Tries again until the ledger
+/// What the ledger has from `offset` on; writes what a crash kept from being written. Tries again until the ledger
 /// answers.
 pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u64) -> KnownNotices {
     let entries = retrying(&context.status, "ledger", || context.ledger.load_from(partition, offset)).await;
     check_histories(context, &entries);
     charge_what_is_proven(context, &entries).await;
-    let settled: HashSet<NoticeId> =
+    let mut settled: HashSet<NoticeId> =
         entries.iter().filter(|entry| entry.event.settles()).map(|entry| entry.notice).collect();
     let mut in_doubt = HashSet::new();
     for claimed in entries.iter().filter(|entry| entry.event == Event::Claimed) {
-        if !settled.contains(&claimed.notice) && may_have_left(context, claimed).await {
-            in_doubt.insert(claimed.notice);
+        if settled.contains(&claimed.notice) {
+            continue;
+        }
+        match claim_of(context, claimed).await {
+            // Its request may have reached the gateway.
+            Some(ClaimState::Open) => {
+                in_doubt.insert(claimed.notice);
+            }
+            Some(ClaimState::Ended { event, reason }) => {
+                let end = claimed.followed_by(event, context.clock.now());
+                let _settling = context.receipts.settling.of(claimed.notice).await;
+                let end = LedgerEntry { reason, ..end };
+                settling::append_unless_ended(&context.status, &*context.ledger, end).await;
+                settled.insert(claimed.notice);
+            }
+            Some(ClaimState::Refused | ClaimState::Submitted { .. }) | None => {}
         }
     }
     KnownNotices { settled, in_doubt }
@@ -72,8 +87,8 @@ fn check_histories(context: &ShardContext, entries: &[LedgerEntry]) {
     }
 }
 
-/// Whether the claim of a notice is still open, so that its request may have reached the gateway.
-async fn may_have_left(context: &ShardContext, claimed: &LedgerEntry) -> bool {
+/// How far the claim has come that `claimed` tells of, if it is still this notice's.
+async fn claim_of(context: &ShardContext, claimed: &LedgerEntry) -> Option<ClaimState> {
     let key = ClaimKey {
         term: context.term.name.clone(),
         day: claimed.day,
@@ -82,7 +97,7 @@ async fn may_have_left(context: &ShardContext, claimed: &LedgerEntry) -> bool {
         kind: claimed.kind,
     };
     let held = retrying(&context.status, "ledger", || context.ledger.claim_of(&key)).await;
-    held.is_some_and(|held| held.notice == claimed.notice && held.state == ClaimState::Open)
+    held.filter(|held| held.notice == claimed.notice).map(|held| held.state)
 }
 
 /// Charges accepted SMS of gateways that give no receipts, where the crash fell between acceptance and charge. (A receipt

@@ -15,7 +15,7 @@ use super::pending::Pending;
 use super::settling::Settling;
 use super::status::{LaneStatus, Status};
 use super::vitals::Vitals;
-use super::{charging, retrying};
+use super::{charging, retrying, settling};
 use crate::index::{Recipient, RegistryIndex};
 use crate::lane::attempt::{LanePause, NextStep, Standing, after_answer};
 use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry};
@@ -108,8 +108,8 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
             return ClaimStep::SentElsewhere;
         }
         match held.state {
-            ClaimState::Ended => {
-                repair_ended(context, item, &held).await;
+            ClaimState::Ended { event, ref reason } => {
+                repair_ended(context, item, &held, event, reason.clone()).await;
                 return ClaimStep::AlreadySettled;
             }
             ClaimState::Submitted { ref gateway_id } => {
@@ -171,17 +171,17 @@ async fn repair_submitted(context: &LaneContext, item: &Pending, held: &Claim, g
     charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, &entry).await;
 }
 
-/// The claim says that the notice has ended, so the ledger must too: a crash can fall between the two. How it ended nobody
-/// knows any more.
-async fn repair_ended(context: &LaneContext, item: &Pending, held: &Claim) {
+/// The claim says that the notice has ended, so the ledger must too: a crash can fall between the two.
+async fn repair_ended(
+    context: &LaneContext,
+    item: &Pending,
+    held: &Claim,
+    event: Event,
+    reason: Option<CompactString>,
+) {
+    let entry = LedgerEntry::of(&item.notice, event, context.clock.now()).through(&held.lane, held.attempt);
     let _settling = context.settling.of(item.notice.id).await;
-    if has_ended(context, &item.notice).await {
-        return;
-    }
-    let entry = LedgerEntry::of(&item.notice, Event::Failed, context.clock.now())
-        .through(&held.lane, held.attempt)
-        .because("unknown");
-    append(context, std::slice::from_ref(&entry)).await;
+    settling::append_unless_ended(&context.status, &*context.ledger, LedgerEntry { reason, ..entry }).await;
 }
 
 /// Gives back a claim whose reference was certainly not used. Best effort: otherwise its successor finds it in doubt.
@@ -313,7 +313,10 @@ async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Ans
                 Some(entry(event).known_as(gateway_id)),
             )
         }
-        NextStep::Fail { reason } => (ClaimState::Ended, Some(entry(Event::Failed).because(reason))),
+        NextStep::Fail { reason } => {
+            let failed = entry(Event::Failed).because(reason);
+            (ClaimState::Ended { event: failed.event, reason: failed.reason.clone() }, Some(failed))
+        }
         NextStep::RetryAnew { .. } => (ClaimState::Refused, None),
         NextStep::RetrySame { .. } | NextStep::InDoubt { .. } => {
             return Answered { item, step, ledger_has_it: true };
@@ -349,7 +352,8 @@ pub(crate) async fn end_claim(
 ) -> Result<Pending, Pending> {
     let _settling = context.settling.of(item.notice.id).await;
     if let Some(claim) = &item.claim {
-        let ended = Claim { state: ClaimState::Ended, ..claim.clone() };
+        let state = ClaimState::Ended { event: entry.event, reason: entry.reason.clone() };
+        let ended = Claim { state, ..claim.clone() };
         let verdict = retrying(&context.status, "ledger", || {
             context.ledger.advance(claim.stamp(), ended.clone(), Vec::new())
         })
@@ -359,9 +363,7 @@ pub(crate) async fn end_claim(
         }
     }
     // A receipt may have ended it meanwhile.
-    if !has_ended(&context, &item.notice).await {
-        append(&context, std::slice::from_ref(&entry)).await;
-    }
+    settling::append_unless_ended(&context.status, &*context.ledger, entry).await;
     Ok(item)
 }
 
@@ -370,26 +372,19 @@ pub(crate) async fn end_claim(
 async fn advance(context: &LaneContext, item: &Pending, moved: &Claim, entry: Option<&LedgerEntry>) {
     let Some(claim) = &item.claim else { return };
     let _settling = context.settling.of(item.notice.id).await;
-    let mut entries: Vec<LedgerEntry> = entry.into_iter().cloned().collect();
-    if item.in_doubt
-        && entries.iter().any(|entry| entry.event.is_end())
-        && has_ended(context, &item.notice).await
-    {
-        // A receipt has ended the doubt meanwhile.
-        entries.clear();
-    }
+    let overtaken = match entry {
+        // A receipt may have ended the doubt meanwhile.
+        Some(end) if item.in_doubt && end.event.is_end() => {
+            settling::has_ended(&context.status, &*context.ledger, end).await
+        }
+        _ => false,
+    };
+    let entries: Vec<LedgerEntry> = entry.filter(|_| !overtaken).into_iter().cloned().collect();
     let _verdict = retrying(&context.status, "ledger", || {
         context.ledger.advance(claim.stamp(), moved.clone(), entries.clone())
     })
     .await;
     context.status.count_entries(&entries);
-}
-
-async fn has_ended(context: &LaneContext, notice: &Notice) -> bool {
-    let known =
-        retrying(&context.status, "ledger", || context.ledger.entries_of(notice.position, notice.id)).await;
-    context.status.watch().check_history(notice.position, known.iter().map(|entry| entry.event));
-    known.iter().any(|entry| entry.event.is_end())
 }
 
 /// Appends entries, trying again until the store has them.

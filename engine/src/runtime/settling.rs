@@ -6,7 +6,11 @@
 
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::retrying;
+use super::status::Status;
 use crate::ids::NoticeId;
+use crate::ledger::LedgerEntry;
+use crate::ports::ledger::Ledger;
 
 /// Locks that notices share by their ids; more of them than are settled at once.
 const LOCKS: usize = 256;
@@ -29,4 +33,20 @@ impl Settling {
         let place = usize::try_from(notice.as_u128() % LOCKS as u128).unwrap_or(0);
         self.locks[place].lock().await
     }
+}
+
+/// Whether the ledger has an end for the notice of `entry`.
+pub(crate) async fn has_ended(status: &Status, ledger: &dyn Ledger, entry: &LedgerEntry) -> bool {
+    let known = retrying(status, "ledger", || ledger.entries_of(entry.position, entry.notice)).await;
+    status.watch().check_history(entry.position, known.iter().map(|known| known.event));
+    known.iter().any(|known| known.event.is_end())
+}
+
+/// Writes an end, unless its notice has one. Only under the lock of the notice. Tries again until the ledger answers.
+pub(crate) async fn append_unless_ended(status: &Status, ledger: &dyn Ledger, end: LedgerEntry) {
+    if has_ended(status, ledger, &end).await {
+        return;
+    }
+    retrying(status, "ledger", || ledger.append(vec![end.clone()])).await;
+    status.count_entries(&[end]);
 }

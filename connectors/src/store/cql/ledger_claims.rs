@@ -19,8 +19,8 @@ use gatebell_engine::ledger::{Claim, ClaimKey, ClaimStamp, ClaimState, OwnerToke
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::ledger::ClaimVerdict;
 use gatebell_engine::time::Timestamp;
-use scylla::SerializeRow;
 use scylla::value::{CqlDate, CqlTimestamp};
+use scylla::{DeserializeRow, SerializeRow};
 
 use super::error::store_error;
 use super::ledger_rows::{date, instant, notice, notice_blob, position, position_columns, unreadable, word};
@@ -38,27 +38,44 @@ pub(super) struct Claims {
     select: Read,
 }
 
-type ClaimRow = (Vec<u8>, i64, i64, Vec<u8>, i64, String, CqlTimestamp, CqlTimestamp, String, String);
+/// A claim as it is read.
+#[derive(DeserializeRow)]
+struct ClaimRow {
+    notice: Vec<u8>,
+    log_partition: i64,
+    log_offset: i64,
+    owner: Vec<u8>,
+    attempt: i64,
+    lane: String,
+    claimed_at: CqlTimestamp,
+    deadline: CqlTimestamp,
+    state: String,
+    gateway_id: String,
+    end_event: String,
+    end_reason: String,
+}
 
 impl Claims {
     pub(super) async fn new(session: Arc<CqlSession>) -> Result<Self, PortError> {
         let insert = session.prepare_swap(
             "INSERT INTO keyspace.claims (term, pupil, guardian, kind, day, notice, log_partition, log_offset, owner, attempt, lane,
-                                 claimed_at, deadline, state, gateway_id)
+                                 claimed_at, deadline, state, gateway_id, end_event, end_reason)
              VALUES (:term, :pupil, :guardian, :kind, :day, :notice, :log_partition, :log_offset, :owner, :attempt, :lane,
-                     :claimed_at, :deadline, :state, :gateway_id)
+                     :claimed_at, :deadline, :state, :gateway_id, :end_event, :end_reason)
              IF NOT EXISTS",
         );
         let replace = session.prepare_swap(
             "UPDATE keyspace.claims SET notice = :notice, log_partition = :log_partition, log_offset = :log_offset,
                                owner = :owner, attempt = :attempt, lane = :lane, claimed_at = :claimed_at,
-                               deadline = :deadline, state = :state, gateway_id = :gateway_id
+                               deadline = :deadline, state = :state, gateway_id = :gateway_id,
+                               end_event = :end_event, end_reason = :end_reason
              WHERE term = :term AND pupil = :pupil AND guardian = :guardian AND kind = :kind AND day = :day
              IF owner = :expected_owner AND attempt = :expected_attempt AND state = :expected_state
                 AND gateway_id = :expected_gateway_id",
         );
         let select = session.prepare_serial_read(
-            "SELECT notice, log_partition, log_offset, owner, attempt, lane, claimed_at, deadline, state, gateway_id
+            "SELECT notice, log_partition, log_offset, owner, attempt, lane, claimed_at, deadline, state, gateway_id,
+                    end_event, end_reason
              FROM keyspace.claims WHERE term = ? AND pupil = ? AND guardian = ? AND kind = ? AND day = ?",
         );
         Ok(Self { insert: insert.await?, replace: replace.await?, select: select.await?, session })
@@ -140,12 +157,18 @@ struct NewRow<'claim> {
     deadline: CqlTimestamp,
     state: &'static str,
     gateway_id: &'claim str,
+    end_event: &'static str,
+    end_reason: &'claim str,
 }
 
 impl<'claim> NewRow<'claim> {
     fn of(claim: &'claim Claim) -> Result<Self, PortError> {
         let (log_partition, log_offset) = position_columns(claim.position)?;
         let (state, gateway_id) = state_columns(&claim.state);
+        let (end_event, end_reason) = match &claim.state {
+            ClaimState::Ended { event, reason } => (event.name(), reason.as_deref().unwrap_or_default()),
+            _ => ("", ""),
+        };
         Ok(Self {
             term: claim.key.term.as_str(),
             pupil: claim.key.pupil.as_str(),
@@ -162,6 +185,8 @@ impl<'claim> NewRow<'claim> {
             deadline: instant(claim.deadline),
             state,
             gateway_id,
+            end_event,
+            end_reason,
         })
     }
 }
@@ -183,30 +208,31 @@ fn state_columns(state: &ClaimState) -> (&'static str, &str) {
         ClaimState::Open => ("open", ""),
         ClaimState::Refused => ("refused", ""),
         ClaimState::Submitted { gateway_id } => ("submitted", gateway_id.as_str()),
-        ClaimState::Ended => ("ended", ""),
+        ClaimState::Ended { .. } => ("ended", ""),
     }
 }
 
 fn claim(row: ClaimRow, key: &ClaimKey) -> Result<Claim, PortError> {
-    let (notice_bytes, partition, offset, owner, attempt, lane, claimed_at, deadline, state, gateway_id) =
-        row;
-    let owner: [u8; 16] = owner.try_into().map_err(|_| unreadable("owner"))?;
-    let state = match state.as_str() {
+    let owner: [u8; 16] = row.owner.try_into().map_err(|_| unreadable("owner"))?;
+    let state = match row.state.as_str() {
         "open" => ClaimState::Open,
         "refused" => ClaimState::Refused,
-        "submitted" => ClaimState::Submitted { gateway_id: CompactString::from(gateway_id) },
-        "ended" => ClaimState::Ended,
+        "submitted" => ClaimState::Submitted { gateway_id: CompactString::from(row.gateway_id) },
+        "ended" => ClaimState::Ended {
+            event: word(&row.end_event, "end_event")?,
+            reason: (!row.end_reason.is_empty()).then(|| CompactString::from(row.end_reason)),
+        },
         _ => return Err(unreadable("state")),
     };
     Ok(Claim {
         key: key.clone(),
-        notice: notice(&notice_bytes)?,
-        position: position(partition, offset)?,
+        notice: notice(&row.notice)?,
+        position: position(row.log_partition, row.log_offset)?,
         owner: OwnerToken(u128::from_be_bytes(owner)),
-        attempt: u32::try_from(attempt).map_err(|_| unreadable("attempt"))?,
-        lane: word(&lane, "lane")?,
-        claimed_at: Timestamp::from_millis(claimed_at.0),
-        deadline: Timestamp::from_millis(deadline.0),
+        attempt: u32::try_from(row.attempt).map_err(|_| unreadable("attempt"))?,
+        lane: word(&row.lane, "lane")?,
+        claimed_at: Timestamp::from_millis(row.claimed_at.0),
+        deadline: Timestamp::from_millis(row.deadline.0),
         state,
     })
 }

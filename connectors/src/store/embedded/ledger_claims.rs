@@ -6,7 +6,7 @@ use gatebell_engine::ledger::{Claim, ClaimKey, ClaimStamp, ClaimState, OwnerToke
 use gatebell_engine::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::ledger_rows::{notice, notice_blob, text, word};
+use super::ledger_rows::{notice, notice_blob, optional_text, text, word};
 
 /// What came of a compare-and-set.
 pub(super) enum Swap {
@@ -23,7 +23,8 @@ pub(super) enum Swap {
 pub(super) fn read(connection: &Connection, key: &ClaimKey) -> rusqlite::Result<Option<Claim>> {
     connection
         .prepare_cached(
-            "SELECT notice, partition, offset, owner, attempt, lane, claimed_at, deadline, state, gateway_id
+            "SELECT notice, partition, offset, owner, attempt, lane, claimed_at, deadline, state, gateway_id,
+                    end_event, end_reason
              FROM claims WHERE day = ?1 AND term = ?2 AND pupil = ?3 AND guardian = ?4 AND kind = ?5",
         )?
         .query_row(
@@ -61,22 +62,23 @@ pub(super) fn swap(
 }
 
 fn write(connection: &Connection, claim: &Claim) -> rusqlite::Result<()> {
-    let (state, gateway_id) = match &claim.state {
-        ClaimState::Open => ("open", None),
-        ClaimState::Refused => ("refused", None),
-        ClaimState::Submitted { gateway_id } => ("submitted", Some(gateway_id.as_str())),
-        ClaimState::Ended => ("ended", None),
+    let (state, gateway_id, end_event, end_reason) = match &claim.state {
+        ClaimState::Open => ("open", None, None, None),
+        ClaimState::Refused => ("refused", None, None, None),
+        ClaimState::Submitted { gateway_id } => ("submitted", Some(gateway_id.as_str()), None, None),
+        ClaimState::Ended { event, reason } => ("ended", None, Some(event.name()), reason.as_deref()),
     };
     connection
         .prepare_cached(
             "INSERT INTO claims (day, term, pupil, guardian, kind, notice, partition, offset, owner, attempt, lane,
-                                 claimed_at, deadline, state, gateway_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                                 claimed_at, deadline, state, gateway_id, end_event, end_reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
              ON CONFLICT (day, term, pupil, guardian, kind) DO UPDATE SET
                  notice = excluded.notice, partition = excluded.partition, offset = excluded.offset,
                  owner = excluded.owner, attempt = excluded.attempt, lane = excluded.lane,
                  claimed_at = excluded.claimed_at, deadline = excluded.deadline,
-                 state = excluded.state, gateway_id = excluded.gateway_id",
+                 state = excluded.state, gateway_id = excluded.gateway_id,
+                 end_event = excluded.end_event, end_reason = excluded.end_reason",
         )?
         .execute(params![
             claim.key.day.epoch_days(),
@@ -94,6 +96,8 @@ fn write(connection: &Connection, claim: &Claim) -> rusqlite::Result<()> {
             claim.deadline.as_millis(),
             state,
             gateway_id,
+            end_event,
+            end_reason,
         ])?;
     Ok(())
 }
@@ -103,7 +107,7 @@ fn claim(row: &Row<'_>, key: &ClaimKey) -> rusqlite::Result<Claim> {
     let state = match row.get_ref(8)?.as_str()? {
         "refused" => ClaimState::Refused,
         "submitted" => ClaimState::Submitted { gateway_id: text(row, 9)? },
-        "ended" => ClaimState::Ended,
+        "ended" => ClaimState::Ended { event: word(row, 10)?, reason: optional_text(row, 11)? },
         // The table allows these four words only.
         _ => ClaimState::Open,
     };

@@ -9,12 +9,20 @@
 use crate::sqlite::Schema;
 
 /// The ledger's part of `store.db`.
-pub(super) const LEDGER: Schema = Schema { name: "ledger", steps: &[FIRST, AWAITING_BY_PARTITION] };
+pub(super) const LEDGER: Schema =
+    Schema { name: "ledger", steps: &[FIRST, AWAITING_BY_PARTITION, CLAIMS_SAY_HOW_THEY_ENDED] };
 
 /// Receipts are asked for by the owner of a partition.
 const AWAITING_BY_PARTITION: &str = "
 DROP INDEX awaiting_by_lane;
 CREATE INDEX awaiting_by_partition ON awaiting (partition, lane, seq);
+";
+
+/// How the notice of an ended claim ended. Of those that ended before, nobody knows any more.
+const CLAIMS_SAY_HOW_THEY_ENDED: &str = "
+ALTER TABLE claims ADD COLUMN end_event TEXT;
+ALTER TABLE claims ADD COLUMN end_reason TEXT;
+UPDATE claims SET end_event = 'failed', end_reason = 'unknown' WHERE state = 'ended';
 ";
 
 const FIRST: &str = "

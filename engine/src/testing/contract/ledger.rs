@@ -38,6 +38,7 @@ macro_rules! ledger_contract {
             a_claim_is_not_replaced_under_an_old_stamp
             a_refused_attempt_is_followed_by_the_next
             a_claim_moves_on_with_its_entries
+            a_claim_remembers_how_its_notice_ended
             an_outcome_is_kept_also_when_the_claim_is_lost
             keys_that_differ_anywhere_are_claims_of_their_own
             a_charge_twice_counts_once
@@ -314,7 +315,8 @@ pub async fn a_claim_moves_on_with_its_entries(ledger: &impl Ledger) {
         .await
         .expect("a claim is decided");
     assert_eq!(verdict, ClaimVerdict::Won);
-    let ended = Claim { state: ClaimState::Ended, ..moved_on.clone() };
+    let state = ClaimState::Ended { event: Event::Delivered, reason: None };
+    let ended = Claim { state, ..moved_on.clone() };
     let verdict = ledger
         .advance(moved_on.stamp(), ended.clone(), vec![entry(1, Event::Delivered, 9).known_as("M1")])
         .await
@@ -322,6 +324,20 @@ pub async fn a_claim_moves_on_with_its_entries(ledger: &impl Ledger) {
     assert_eq!(verdict, ClaimVerdict::Won);
     assert_eq!(ledger.claim_of(&ended.key).await.expect("a claim is read"), Some(ended));
     assert_eq!(events_of(ledger, 1).await, [Event::Claimed, Event::Submitted, Event::Delivered]);
+}
+
+/// A crash between the row and the entry: whoever finds the row writes the entry.
+pub async fn a_claim_remembers_how_its_notice_ended(ledger: &impl Ledger) {
+    let open = claim(1, OURS);
+    won(ledger, &open).await;
+    for reason in [None, Some(CompactString::const_new("protected"))] {
+        let held = ledger.claim_of(&open.key).await.expect("a claim is read").expect("a claim is there");
+        let state = ClaimState::Ended { event: Event::Suppressed, reason };
+        let ended = Claim { state, ..open.clone() };
+        let verdict = ledger.advance(held.stamp(), ended.clone(), vec![]).await.expect("a claim is decided");
+        assert_eq!(verdict, ClaimVerdict::Won);
+        assert_eq!(ledger.claim_of(&open.key).await.expect("a claim is read"), Some(ended));
+    }
 }
 
 /// An outcome is a fact, whoever holds the claim by now.

@@ -73,10 +73,10 @@ impl State {
             _ if held.notice != asked.notice => "claims held for another notice",
             // An answer to be written down, not a claim to send under.
             _ if asked.state != ClaimState::Open => "claims lost before their outcome",
-            ClaimState::Ended if !is_known(&[Event::Failed, Event::Expired, Event::Suppressed]) => {
+            ClaimState::Ended { .. } if !is_known(&[Event::Failed, Event::Expired, Event::Suppressed]) => {
                 "claims ended without an entry"
             }
-            ClaimState::Ended => "claims found ended",
+            ClaimState::Ended { .. } => "claims found ended",
             ClaimState::Submitted { .. } if !is_known(&[Event::Submitted, Event::Accepted]) => {
                 "claims submitted without an entry"
             }

@@ -38,7 +38,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(ClaimState::Open),
         Just(ClaimState::Refused),
         Just(ClaimState::Submitted { gateway_id: CompactString::new("M1") }),
-        Just(ClaimState::Ended),
+        Just(ClaimState::Ended { event: Event::Expired, reason: None }),
+        Just(ClaimState::Ended { event: Event::Failed, reason: Some("unknown".into()) }),
     ];
     let step = prop_oneof![
         4 => prop::collection::vec((0..NOTICES, event, 1..3_u32), 0..4).prop_map(Step::Append),

@@ -122,7 +122,8 @@ async fn a_claim_whose_answer_was_lost_is_won_by_asking() {
     assert_eq!(verdict, ClaimVerdict::Held(Box::new(open.clone())), "not applied, and the answer lost");
 
     lost.store(1, Ordering::SeqCst);
-    let ended = Claim { state: ClaimState::Ended, ..open.clone() };
+    let state = ClaimState::Ended { event: Event::Failed, reason: Some("unknown".into()) };
+    let ended = Claim { state, ..open.clone() };
     let verdict = ledger.advance(open.stamp(), ended.clone(), vec![]).await.expect("a claim is decided");
     assert!(is_won(&verdict));
     assert_eq!(ledger.claim_of(&open.key).await.expect("a claim is read"), Some(ended));
