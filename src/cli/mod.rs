@@ -59,11 +59,15 @@ struct CommandLine {
     command: Command,
 }
 
+/// Names the configuration file where `--config` does not.
+const CONFIG_VARIABLE: &str = "GATEBELL_CONFIG";
+
 /// Options that every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Globals {
-    /// Configuration file (TOML); without one, the defaults for a trial on this machine
-    #[arg(long, global = true, value_name = "FILE", env = "GATEBELL_CONFIG")]
+    /// Configuration file (TOML); without one, the defaults for a trial on this machine [env: GATEBELL_CONFIG]
+    // The variable is read here and not by clap, which would hand it to `gateway-sim --config` too: another file.
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Data directory: all of a city on one machine, or what this process has of its own when the city is on Kafka and
     /// ScyllaDB [default: the configuration's, else `data`]
@@ -140,8 +144,10 @@ impl Globals {
     }
 
     fn draft(&self) -> anyhow::Result<Draft> {
-        match &self.config {
-            Some(file) => Configuration::draft(file),
+        let from_environment =
+            || std::env::var_os(CONFIG_VARIABLE).filter(|file| !file.is_empty()).map(PathBuf::from);
+        match self.config.clone().or_else(from_environment) {
+            Some(file) => Configuration::draft(&file),
             None => Ok(Configuration::built_in()),
         }
     }

@@ -211,7 +211,7 @@ impl Configuration {
         by_account.map(|gateway| &gateway.name)
     }
 
-    /// What lanes need so that several processes may share them.
+    /// What lanes need so that several processes may share them, and what is the topics' business then.
     fn check_shared(&self, cluster: &Cluster, top: &mut Section<'_, '_>) {
         for gateway in &self.gateways {
             if let Some((field, rule)) = cluster.not_shareable(&gateway.limits) {
@@ -224,6 +224,12 @@ impl Configuration {
         }
         if let Some((field, rule)) = self.app.as_ref().and_then(|app| cluster.not_shareable(&app.limits)) {
             top.wrong_field("app", &format!("{field} of {rule}"));
+        }
+        for key in ["partitions", "retention_days"] {
+            let mut tap_log = top.table("tap_log");
+            if tap_log.has(key) {
+                tap_log.wrong_field(key, "said in [kafka] where the taps are a topic");
+            }
         }
     }
 }
@@ -365,8 +371,13 @@ mod tests {
         let text = include_str!("../../config/kafka-scylla.toml")
             .replace("burst = 6", "burst = 2")
             .replace("callback_key_file = \"data-shared/callback.key\"", "");
+        let text = format!("{text}\n[tap_log]\npartitions = 4\n");
         let drawn = Configuration::parse("city.toml", &text).whole().unwrap_err().drawn();
-        for expected in ["for mitake: burst of at least 3", "for mitake: callback_key_file"] {
+        for expected in [
+            "for mitake: burst of at least 3",
+            "for mitake: callback_key_file",
+            "tap_log.partitions: found 4",
+        ] {
             assert!(drawn.contains(expected), "{expected} in\n{drawn}");
         }
     }
