@@ -4,6 +4,7 @@
 //! hand. Dependencies point to the engine, whose ports these implement; no connector knows another.
 
 pub mod app;
+pub mod damage;
 pub mod data_dir;
 pub mod kafka;
 pub mod outbound;

@@ -10,6 +10,7 @@ mod callback_address;
 mod card;
 mod check;
 mod config;
+mod data;
 mod days;
 mod demo;
 mod gateway_sim;
@@ -194,6 +195,8 @@ enum Command {
     Rejected(rejected::Args),
     /// Print the address that an SMS provider is to have on record for receipts
     CallbackAddress(callback_address::Args),
+    /// Check the files of a data directory for damage, and give damaged taps up
+    Data(data::Args),
     /// Check the configuration, or print the commented built-in one
     Config(config::Args),
     /// Run an SMS gateway and an app backend that exist only here, with faults from a seed
@@ -222,6 +225,7 @@ impl Command {
             Self::Token(args) => token::run(args, globals),
             Self::Rejected(args) => rejected::run(args, globals),
             Self::CallbackAddress(args) => callback_address::run(args, globals),
+            Self::Data(args) => data::run(args, globals),
             Self::Config(args) => config::run(args, globals),
             Self::GatewaySim(args) => gateway_sim::run(args, globals),
         }

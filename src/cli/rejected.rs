@@ -50,7 +50,7 @@ enum Action {
 
 /// A place in the tap log, such as `3/1207`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place(LogPosition);
+pub(super) struct Place(pub(super) LogPosition);
 
 impl FromStr for Place {
     type Err = String;

@@ -1,10 +1,8 @@
 //! One process, killed again and again with `kill -9` at random moments of a morning, while it starts as well as while it
 //! works; and what is left when the day is over.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::accounts::{books_when_settled, nasty};
@@ -76,11 +74,7 @@ async fn a_process_that_is_killed_at_random_moments_loses_and_doubles_nothing() 
     let reported = readers.await.unwrap();
     let books = books_when_settled(&station, pupils).await;
     assert!(serving.stop("TERM").await.success(), "{}", serving.logged());
-    let on_disk: BTreeSet<String> = station.taps_on_disk().into_iter().collect();
-    let lost: Vec<&Value> =
-        reported.acknowledged.iter().filter(|tap| !on_disk.contains(&tap.to_string())).collect();
-    assert!(lost.is_empty(), "acknowledged and not in the log: {lost:#?}");
-    assert_eq!(station.undecided_taps(), 0, "every tap in the log has its outcome");
+    station.assert_all_kept_and_decided(&reported);
     let accounts = books.compared(pupils, &reported, &sim.stop().await);
     tell(format_args!(
         "{} kills of one process, {killed_while_starting} while it started: {accounts}",

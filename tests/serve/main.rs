@@ -6,6 +6,8 @@ mod account_callbacks;
 mod accounts;
 mod cluster;
 mod crash;
+mod damage;
+mod disk;
 mod front;
 mod kills;
 mod morning;
@@ -13,6 +15,7 @@ mod owners;
 mod privacy;
 mod process;
 mod servers;
+mod small_disk;
 mod town;
 
 use std::fs;
@@ -445,42 +448,4 @@ async fn a_gateway_that_is_down_is_reported_and_gets_everything_when_it_is_back(
     serving.until_ready("readiness", |status, _| status == 200).await;
     let seen = back.stop().await;
     assert_eq!((seen.messages.len(), seen.counts.overruns), (20, 0));
-}
-
-/// The shell's `ulimit -f` stands in for a full disk: writing beyond it fails, once the signal that would
-/// come first is ignored.
-#[tokio::test]
-async fn a_disk_that_refuses_to_write_is_said_and_nothing_acknowledged_is_lost() {
-    const BLOCKS_OF_512_MAX: u32 = 3_000;
-    let sim = simulator(gentle()).await;
-    let station = Station::of(3, &sim, &[]);
-    let mut limited = std::process::Command::new("sh");
-    limited
-        .arg("-c")
-        .arg(format!("trap '' XFSZ; ulimit -f {BLOCKS_OF_512_MAX}; exec \"$@\""))
-        .args(["sh", env!("CARGO_BIN_EXE_gatebell"), "serve", "--config"])
-        .arg(&station.configuration)
-        .arg("--data")
-        .arg(&station.data);
-    let mut serving = station.serve_by(limited).await;
-    let mut acknowledged = 0_u64;
-    let begun = Instant::now();
-    loop {
-        let taps: Vec<Value> = (0..500).map(|_| tap(0)).collect();
-        match serving.report(&taps).await.unwrap() {
-            (202, _) => acknowledged += 500,
-            (503, _) => break,
-            other => panic!("{other:?}"),
-        }
-        assert!(begun.elapsed() < PATIENCE, "the disk never refuses");
-    }
-    assert!(acknowledged > 0);
-    serving.until_ready("the trouble", |status, _| status == 503).await;
-    serving.kill();
-
-    let after = station.serve().await;
-    let kept = station.taps_on_disk().len() as u64;
-    assert!(kept >= acknowledged, "{kept} of {acknowledged}");
-    assert_eq!(after.report(&[tap(1)]).await.unwrap().0, 202);
-    station.until_ledger("both charges", |ledger| entries(ledger, "charged").len() == 2).await;
 }

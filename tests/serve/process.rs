@@ -1,5 +1,6 @@
 //! A running `gatebell serve` on a data directory of its own, as an operator and a reader meet it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 use gatebell_gateway_sim::GatewaySim;
 use serde_json::Value;
 
+use crate::morning::Reported;
 use crate::servers::Servers;
+use crate::small_disk::SmallDisk;
 use crate::town::Town;
 
 /// The longest that anything is waited for.
@@ -28,6 +31,8 @@ pub(crate) struct Station {
     pub(crate) token: String,
     log: PathBuf,
     folder: Arc<tempfile::TempDir>,
+    /// What the data directory lies on, if that is a small one.
+    disk: Option<Arc<SmallDisk>>,
 }
 
 /// What several processes share beside the town: topics, a keyspace and keys of this test alone.
@@ -72,14 +77,33 @@ impl Station {
         Self::empty_at("http://127.0.0.1:0", pupils, sim, more)
     }
 
+    /// As [`Station::of`], with its data on a disk of `mib`; `None` where this user may not mount one.
+    pub(crate) fn on_small_disk(
+        mib: u32,
+        pupils: usize,
+        sim: &GatewaySim,
+        more: &[(&str, &str)],
+    ) -> Option<(Self, Arc<SmallDisk>)> {
+        let mut station = Self::bare("http://127.0.0.1:0", pupils, sim, more);
+        let disk = Arc::new(SmallDisk::mounted_at(&station.data, mib)?);
+        station.disk = Some(Arc::clone(&disk));
+        station.token = station.new_token(&[]);
+        station.import();
+        Some((station, disk))
+    }
+
     fn empty_at(callback_url: &str, pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
+        let mut station = Self::bare(callback_url, pupils, sim, more);
+        station.token = station.new_token(&[]);
+        station
+    }
+
+    fn bare(callback_url: &str, pupils: usize, sim: &GatewaySim, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let town = Town::of(pupils, folder.path());
         let configuration = folder.path().join("gatebell.toml");
         fs::write(&configuration, configuration_of(sim, &town, callback_url, more)).unwrap();
-        let mut station = Self::on(folder, town, configuration);
-        station.token = station.new_token(&[]);
-        station
+        Self::on(folder, town, configuration)
     }
 
     fn import(&self) {
@@ -126,7 +150,7 @@ impl Station {
     fn on(folder: tempfile::TempDir, town: Town, configuration: PathBuf) -> Self {
         let (data, log) = (folder.path().join("data"), folder.path().join("serve.log"));
         fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
-        Self { town, data, configuration, token: String::new(), log, folder: Arc::new(folder) }
+        Self { town, data, configuration, token: String::new(), log, folder: Arc::new(folder), disk: None }
     }
 
     /// The same city, seen by another process: with a data directory and a log of its own.
@@ -138,6 +162,7 @@ impl Station {
             token: self.token.clone(),
             log: self.folder.path().join(format!("{name}.log")),
             folder: Arc::clone(&self.folder),
+            disk: None,
         }
     }
 
@@ -155,7 +180,18 @@ impl Station {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = gatebell();
         command.args(args).arg("--config").arg(&self.configuration).arg("--data").arg(&self.data);
-        command
+        match &self.disk {
+            Some(disk) => disk.enter(&command),
+            None => command,
+        }
+    }
+
+    /// The file `name` in the data directory.
+    fn data_file(&self, name: &str) -> PathBuf {
+        match &self.disk {
+            Some(disk) => disk.file(name),
+            None => self.data.join(name),
+        }
     }
 
     /// Starts to serve and waits until it listens.
@@ -176,7 +212,7 @@ impl Station {
     }
 
     fn begin_by(&self, mut command: Command) -> Serving {
-        let listeners = self.data.join("listeners.json");
+        let listeners = self.data_file("listeners.json");
         // One that was killed leaves it behind.
         fs::remove_file(&listeners).ok();
         let log = self.log_file();
@@ -226,8 +262,24 @@ impl Station {
         (0..PARTITIONS).map(count).sum()
     }
 
+    /// That every tap that was acknowledged lies in the log, and every tap that does has its outcome; of one that has stopped.
+    pub(crate) fn assert_all_kept_and_decided(&self, reported: &Reported) {
+        let kept: BTreeSet<String> = self.taps_on_disk().into_iter().collect();
+        let lost: Vec<&Value> =
+            reported.acknowledged.iter().filter(|tap| !kept.contains(&tap.to_string())).collect();
+        assert!(lost.is_empty(), "acknowledged and not in the log: {lost:#?}");
+        assert_eq!(self.undecided_taps(), 0, "every tap in the log has its outcome");
+    }
+
+    /// On a small disk a copy, so for one that has stopped: SQLite follows links, and would look for it outside.
     fn tap_log_file(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.data.join("taps.db")).unwrap()
+        let file = self.data_file("taps.db");
+        if self.disk.is_none() {
+            return rusqlite::Connection::open(file).unwrap();
+        }
+        let copy = self.folder.path().join("taps-copy.db");
+        fs::copy(file, &copy).unwrap();
+        rusqlite::Connection::open(copy).unwrap()
     }
 
     /// Waits until the ledger is as it should be.

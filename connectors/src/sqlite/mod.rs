@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatebell_engine::ports::PortError;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 pub(crate) use readers::Readers;
 pub(crate) use writer::{Refused, Writer};
@@ -116,6 +116,21 @@ impl DatabaseFile {
             )
             .map_err(sql)?;
         transaction.commit().map_err(sql)
+    }
+}
+
+/// What SQLite finds wrong in the file at `path`: in its structure, or between a table and its indexes. Reads all of it.
+pub(crate) fn structure_faults(path: &Path) -> Vec<String> {
+    let checked =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|connection| {
+            connection.busy_timeout(Duration::from_secs(BUSY_TIMEOUT_S))?;
+            let mut statement = connection.prepare("PRAGMA integrity_check")?;
+            let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+            lines.collect::<rusqlite::Result<Vec<String>>>()
+        });
+    match checked {
+        Ok(lines) => lines.into_iter().filter(|line| line != "ok").collect(),
+        Err(error) => vec![error.to_string()],
     }
 }
 

@@ -52,6 +52,14 @@ pub enum TapLogEvent {
         /// The partitions.
         partitions: Vec<u32>,
     },
+    /// What lies next in this partition is not what was written there, or is gone. Nothing after it is handed out before an
+    /// operator has acted; the other partitions go on. Comes again as long as it is so.
+    Damaged {
+        /// The partition.
+        partition: u32,
+        /// Which record, and what to do.
+        cause: PortError,
+    },
     /// The assignment was confirmed. Comes at least every second while all is well, so that a process that was asleep can
     /// tell that it no longer knows what it owns.
     Confirmed {

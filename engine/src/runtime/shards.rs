@@ -92,6 +92,8 @@ pub(crate) struct Dispatcher {
     assigned: VecDeque<(u32, Option<u64>)>,
     /// When those that failed are tried again, on the monotonic clock.
     next_try: Duration,
+    /// Partitions whose log is damaged where they are to be read next, and what is wrong.
+    damaged: BTreeMap<u32, String>,
     shards: Tasks,
     settlers: Tasks,
     /// Who claims in the next tenure.
@@ -111,6 +113,7 @@ impl Dispatcher {
             partitions: BTreeMap::new(),
             assigned: VecDeque::new(),
             next_try: Duration::ZERO,
+            damaged: BTreeMap::new(),
             shards: Tasks::inside(wrap.cloned()),
             settlers: Tasks::inside(wrap.cloned()),
             next_owner: owner,
@@ -173,12 +176,30 @@ impl Dispatcher {
                 self.assigned.push_front((partition, committed));
                 self.take_over_assigned(stop).await;
             }
-            TapLogEvent::Batch { partition, records, end } => self.hand_on(partition, records, end),
+            TapLogEvent::Batch { partition, records, end } => {
+                self.forget_damage(partition);
+                self.hand_on(partition, records, end);
+            }
+            TapLogEvent::Damaged { partition, cause } => {
+                self.damaged.insert(partition, cause.to_string());
+                self.tell_damage();
+            }
             TapLogEvent::Revoked { partitions } => self.give_up(&partitions).await,
             TapLogEvent::Lost { partitions } => {
                 self.end_tenures(&partitions);
                 tracing::warn!(?partitions, "lost the partitions, perhaps to another owner");
             }
+        }
+    }
+
+    fn tell_damage(&self) {
+        let causes: Vec<&str> = self.damaged.values().map(String::as_str).collect();
+        self.context.status.trouble("tap log damage", &causes.join("; "));
+    }
+
+    fn forget_damage(&mut self, partition: u32) {
+        if self.damaged.remove(&partition).is_some() && self.damaged.is_empty() {
+            self.context.status.recovered("tap log damage");
         }
     }
 
@@ -192,13 +213,14 @@ impl Dispatcher {
             match recovery::seek(&mut *self.log, &self.context, partition, committed).await {
                 Ok(live_from) => self.take_over(partition, live_from, stop),
                 Err(cause) => {
-                    self.context.status.trouble("tap log", &cause);
+                    self.context.status.trouble("take-over", &cause);
                     self.assigned.push_back((partition, committed));
                     self.next_try = self.context.clock.monotonic() + TAKE_OVER_RETRY;
                     return;
                 }
             }
         }
+        self.context.status.recovered("take-over");
     }
 
     fn take_over(&mut self, partition: u32, live_from: u64, stop: &CancellationToken) {
@@ -269,6 +291,7 @@ impl Dispatcher {
     fn end_tenures(&mut self, partitions: &[u32]) -> Vec<OwnedPartition> {
         self.context.holdings.end(partitions);
         for partition in partitions {
+            self.forget_damage(*partition);
             self.assigned.retain(|(assigned, _)| assigned != partition);
             self.context.status.forget_partition(*partition);
         }

@@ -15,7 +15,7 @@ use gatebell_engine::time::Day;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::books::counters;
-use super::ledger_rows::{ENTRY_COLUMNS, entry, text, word};
+use super::ledger_rows::{ENTRY_COLUMN_COUNT, ENTRY_COLUMNS, entry, text, word};
 use crate::sqlite::Readers;
 
 /// Entries in memory at once.
@@ -90,7 +90,7 @@ impl EntryPages<'_> {
             connection
                 .prepare_cached(&sql)?
                 .query_map(params![self.after_seq, self.last_seq, first, last, PAGE_ENTRIES_MAX], |row| {
-                    Ok((row.get(16)?, entry(row)?))
+                    Ok((row.get(ENTRY_COLUMN_COUNT)?, entry(row)?))
                 })?
                 .collect()
         })

@@ -241,4 +241,38 @@ mod tests {
         let kept = ledger.entries_of(notice.position, notice.id).await.unwrap();
         assert_eq!(kept, [entry(1, Event::Delivered, 0)]);
     }
+    /// Whatever is altered behind the ledger's back, as a failing disk would.
+    #[tokio::test]
+    async fn an_altered_entry_is_reported_with_its_place_and_never_read() {
+        for alteration in [
+            "order_code = 'O9'",
+            "order_code = NULL",
+            "guardian = 'G9'",
+            "channel = 'app'",
+            "kind = 'no kind'",
+            "day = day + 1",
+            "at = at + 1",
+            "time = time - 1",
+            "gateway_id = gateway_id || '1'",
+            "reason = 'x'",
+            "checksum = checksum + 1",
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let ledger = open(&directory).ledger();
+            let proof = charge(2).proof;
+            ledger.append(vec![proof.clone()]).await.unwrap();
+            assert_eq!(ledger.load_from(proof.position.partition, 0).await.unwrap(), [proof.clone()]);
+            let data = crate::data_dir::DataDir::open(directory.path()).unwrap();
+            let altered = rusqlite::Connection::open(data.store())
+                .unwrap()
+                .execute(&format!("UPDATE entries SET {alteration}"), [])
+                .unwrap();
+            assert_eq!(altered, 1);
+            let error = ledger.load_from(proof.position.partition, 0).await.unwrap_err().to_string();
+            let place = format!("the tap at {} is damaged", proof.position);
+            assert!(error.contains(&place), "{alteration}: {error}");
+            let found = crate::damage::look_for(&data);
+            assert!(found.iter().any(|damage| damage.what.contains(&place)), "{alteration}: {found:?}");
+        }
+    }
 }

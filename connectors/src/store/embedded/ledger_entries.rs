@@ -3,14 +3,14 @@
 use gatebell_engine::ledger::{Event, LedgerEntry};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::ledger_rows::notice_blob;
+use super::ledger_rows::{checksum, notice_blob};
 
 /// Appends `entries` inside the caller's transaction; those named like an earlier one are passed over.
 pub(super) fn append(connection: &Connection, entries: &[LedgerEntry]) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO entries (partition, offset, notice, event, attempt, pupil, guardian, channel, kind, day, at, time,
-                              order_code, gateway, gateway_id, reason)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                              order_code, gateway, gateway_id, reason, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
          ON CONFLICT (partition, offset, notice, event, attempt) DO NOTHING",
     )?;
     // A batch is mostly of one day: its place is written once a run of equal days.
@@ -33,6 +33,7 @@ pub(super) fn append(connection: &Connection, entries: &[LedgerEntry]) -> rusqli
             entry.gateway.as_ref().map(|lane| lane.as_str()),
             entry.gateway_id.as_deref(),
             entry.reason.as_deref(),
+            checksum(entry),
         ])? > 0;
         if !is_new {
             continue;

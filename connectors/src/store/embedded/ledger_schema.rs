@@ -10,7 +10,10 @@ use crate::sqlite::Schema;
 
 /// The ledger's part of `store.db`.
 pub(super) const LEDGER: Schema =
-    Schema { name: "ledger", steps: &[FIRST, AWAITING_BY_PARTITION, CLAIMS_SAY_HOW_THEY_ENDED] };
+    Schema { name: "ledger", steps: &[FIRST, AWAITING_BY_PARTITION, CLAIMS_SAY_HOW_THEY_ENDED, CHECKSUMS] };
+
+/// Over each entry; none on what was written before there were any.
+const CHECKSUMS: &str = "ALTER TABLE entries ADD COLUMN checksum INTEGER;";
 
 /// Receipts are asked for by the owner of a partition.
 const AWAITING_BY_PARTITION: &str = "

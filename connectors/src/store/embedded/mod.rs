@@ -6,6 +6,7 @@ mod books_entries;
 mod books_freeze;
 pub mod ledger;
 mod ledger_charges;
+pub mod ledger_check;
 mod ledger_claims;
 mod ledger_entries;
 mod ledger_rows;

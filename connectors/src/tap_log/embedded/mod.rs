@@ -5,6 +5,7 @@
 //! a tap's partition and a notice's id depend on them. It owns all its partitions for as long as it is open; that there is
 //! one engine on a data directory is the data directory's lock, not this module's business.
 
+mod check;
 mod intake;
 mod intake_clock;
 mod reader;
@@ -22,6 +23,7 @@ use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::clock::Clock;
 use rusqlite::Connection;
 
+pub use check::{TapLogCheck, TapLogDamage};
 pub use intake::EmbeddedTapIntake;
 pub use reader::EmbeddedTapLog;
 pub use rejected::EmbeddedRejectedLog;
@@ -94,7 +96,8 @@ pub fn open(
     }
     let shared = Arc::new(Shared {
         writer: Writer::start(&file, QUEUE_APPENDS_MAX)?,
-        readers: Readers::new(file, READERS_MAX),
+        readers: Readers::new(file.clone(), READERS_MAX),
+        file,
         identity,
     });
     let reader = EmbeddedTapLog::new(Arc::clone(&shared), settings, Arc::clone(&clock))?;
@@ -106,6 +109,7 @@ const READERS_MAX: usize = 2;
 
 /// What the two sides of the log have in common.
 struct Shared {
+    file: DatabaseFile,
     writer: Writer,
     readers: Readers,
     identity: Identity,

@@ -2,7 +2,8 @@
 //!
 //! One batch is always being read ahead on a blocking thread while the engine decides the one before; partitions take
 //! turns. An append wakes the reader through the writer's count of commits, so there is no polling. The one timer is the
-//! confirmation, which also gives the writer its next small step of forgetting.
+//! confirmation, which also gives the writer its next small step of forgetting, and after which a damaged partition is looked
+//! at again: it goes on by itself once an operator has set the damaged record aside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,11 +55,13 @@ struct Partition {
     paused: bool,
     /// Everything that was there at the last look has been read.
     drained: bool,
+    /// What lies next is damaged: not looked at again before the next confirmation.
+    damaged: bool,
 }
 
 impl Partition {
     fn to_be_read(&self) -> Option<u64> {
-        if self.paused || self.drained { None } else { self.next }
+        if self.paused || self.drained || self.damaged { None } else { self.next }
     }
 }
 
@@ -67,7 +70,14 @@ impl Partition {
 struct Reading {
     partition: u32,
     offset: u64,
-    task: JoinHandle<Result<Stretch, PortError>>,
+    task: JoinHandle<Result<Read, PortError>>,
+}
+
+/// What a look at the log gave.
+#[derive(Debug)]
+enum Read {
+    Stretch(Stretch),
+    Damaged(PortError),
 }
 
 impl EmbeddedTapLog {
@@ -79,9 +89,9 @@ impl EmbeddedTapLog {
         let mut assignments = VecDeque::new();
         let mut partitions = Vec::new();
         for number in 0..shared.identity.partitions {
-            let committed = shared.readers.read_blocking(|connection| rows::committed(connection, number))?;
+            let committed = committed(&shared, number)?;
             assignments.push_back(TapLogEvent::Assigned { partition: number, committed });
-            partitions.push(Partition { number, next: None, paused: false, drained: false });
+            partitions.push(Partition { number, next: None, paused: false, drained: false, damaged: false });
         }
         let commits = shared.writer.commits();
         Ok(Self {
@@ -122,9 +132,12 @@ impl EmbeddedTapLog {
             let (taps_max, bytes_max) = (self.batch_taps_max, self.batch_bytes_max);
             let shared = Arc::clone(&self.shared);
             let task = tokio::task::spawn_blocking(move || {
-                shared
-                    .readers
-                    .read_blocking(|connection| rows::read(connection, number, offset, taps_max, bytes_max))
+                shared.readers.read_blocking(|connection| {
+                    match rows::read(connection, number, offset, taps_max, bytes_max) {
+                        Err(error) if rows::is_damage(&error) => Ok(Read::Damaged(shared.file.error(&error))),
+                        read => read.map(Read::Stretch),
+                    }
+                })
             });
             self.reading = Some(Reading { partition: number, offset, task });
             self.turn = (turn + 1) % count;
@@ -133,11 +146,18 @@ impl EmbeddedTapLog {
     }
 
     /// Takes what was read ahead, unless the partition was put elsewhere or paused meanwhile.
-    fn take(&mut self, reading: &Reading, stretch: Stretch) -> Result<Option<TapLogEvent>, PortError> {
+    fn take(&mut self, reading: &Reading, read: Read) -> Result<Option<TapLogEvent>, PortError> {
         let partition = self.partition(reading.partition)?;
         if partition.to_be_read() != Some(reading.offset) {
             return Ok(None);
         }
+        let stretch = match read {
+            Read::Stretch(stretch) => stretch,
+            Read::Damaged(cause) => {
+                partition.damaged = true;
+                return Ok(Some(TapLogEvent::Damaged { partition: partition.number, cause }));
+            }
+        };
         let Some(last) = stretch.records.last() else {
             partition.drained = true;
             return Ok(None);
@@ -186,6 +206,9 @@ impl TapLog for EmbeddedTapLog {
                 biased;
                 _ = confirmation.tick() => {
                     self.resting = false;
+                    for partition in &mut self.partitions {
+                        partition.damaged = false;
+                    }
                     self.forget_a_little();
                     return Ok(TapLogEvent::Confirmed { asked_at: self.clock.monotonic() });
                 }
@@ -252,6 +275,19 @@ impl TapLog for EmbeddedTapLog {
             })
             .await
     }
+}
+
+/// The committed offset; none where it is damaged: then the partition is read from its earliest record, and what the ledger
+/// knows is not told again.
+fn committed(shared: &Shared, partition: u32) -> Result<Option<u64>, PortError> {
+    shared.readers.read_blocking(|connection| match rows::committed(connection, partition) {
+        Err(error) if rows::is_damage(&error) => {
+            let why = shared.file.error(&error);
+            tracing::error!(partition, %why, "the partition is read again from its earliest record");
+            Ok(None)
+        }
+        committed => committed,
+    })
 }
 
 fn confirmations() -> Interval {

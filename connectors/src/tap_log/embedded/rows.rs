@@ -8,7 +8,7 @@
 use bytes::{Bytes, BytesMut};
 use gatebell_engine::ports::tap_log::TapRecord;
 use gatebell_engine::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, ffi, params};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::sqlite::Schema;
@@ -16,7 +16,8 @@ use crate::sqlite::Schema;
 /// What is there beside the partitions' own tables.
 pub(super) const TAP_LOG_SCHEMA: Schema = Schema {
     name: "tap log",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE tap_log (
             id         INTEGER PRIMARY KEY CHECK (id = 1),
             name       TEXT NOT NULL,
@@ -27,8 +28,17 @@ pub(super) const TAP_LOG_SCHEMA: Schema = Schema {
             partition   INTEGER PRIMARY KEY,
             next_offset INTEGER NOT NULL
         ) STRICT;
-    "],
+    ",
+        "
+        -- None on what was written before there were any.
+        ALTER TABLE tap_log ADD COLUMN checksum INTEGER;
+        ALTER TABLE committed ADD COLUMN checksum INTEGER;
+    ",
+    ],
 };
+
+/// Stands before what is left of a damaged tap, so that it is read as no tap.
+const SET_ASIDE: &[u8] = b"damaged: ";
 
 /// What was chosen when the log was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,20 +47,36 @@ pub(super) struct Identity {
     pub(super) partitions: u32,
 }
 
+impl Identity {
+    fn checksum(&self) -> i64 {
+        xxh3_64_with_seed(self.name.as_bytes(), u64::from(self.partitions)).cast_signed()
+    }
+}
+
+/// The log's identity, if it has one yet.
+pub(super) fn identity(connection: &Connection) -> rusqlite::Result<Option<Identity>> {
+    connection
+        .query_row("SELECT name, partitions, checksum FROM tap_log", [], |row| {
+            let identity = Identity { name: row.get(0)?, partitions: row.get(1)? };
+            let stored: Option<i64> = row.get(2)?;
+            if stored.is_some_and(|stored| stored != identity.checksum()) {
+                return Err(damaged(Damage::Identity));
+            }
+            Ok(identity)
+        })
+        .optional()
+}
+
 /// The log's identity: `fresh` where it has none yet, and then its partitions' tables are made.
 pub(super) fn identify(connection: &mut Connection, fresh: Identity) -> rusqlite::Result<Identity> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let known = transaction
-        .query_row("SELECT name, partitions FROM tap_log", [], |row| {
-            Ok(Identity { name: row.get(0)?, partitions: row.get(1)? })
-        })
-        .optional()?;
+    let known = identity(&transaction)?;
     if let Some(identity) = known {
         return Ok(identity);
     }
     transaction.execute(
-        "INSERT INTO tap_log (id, name, partitions) VALUES (1, ?1, ?2)",
-        params![fresh.name, fresh.partitions],
+        "INSERT INTO tap_log (id, name, partitions, checksum) VALUES (1, ?1, ?2, ?3)",
+        params![fresh.name, fresh.partitions, fresh.checksum()],
     )?;
     for partition in 0..fresh.partitions {
         transaction.execute_batch(&format!(
@@ -128,18 +154,29 @@ pub(super) fn end(connection: &Connection, partition: u32) -> rusqlite::Result<u
 pub(super) enum Damage {
     /// The row does not match its checksum.
     #[error(
-        "the tap at {partition}/{offset} is damaged: its checksum does not match; restore taps.db from a copy"
+        "the tap at {partition}/{offset} is damaged: its checksum does not match; gatebell data check finds all of them"
     )]
     Altered { partition: u32, offset: u64 },
     /// The row is not there, though later ones are.
     #[error(
-        "the tap at {partition}/{offset} is missing, though later ones are there; restore taps.db from a copy"
+        "the tap at {partition}/{offset} is missing, though later ones are there; gatebell data check finds all of them"
     )]
     Missing { partition: u32, offset: u64 },
+    /// Up to where the partition is settled does not match its checksum.
+    #[error("the committed offset of partition {partition} is damaged: its checksum does not match")]
+    Committed { partition: u32 },
+    /// The log's own name and number of partitions do not match their checksum.
+    #[error("the log's name or number of partitions is damaged: restore the data directory from a copy")]
+    Identity,
 }
 
 fn damaged(damage: Damage) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(damage.to_string()))
+}
+
+/// Whether `error` says that the file does not hold what was written: by a checksum of ours, or in SQLite's own eyes.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// A row as stored, checked.
@@ -214,6 +251,80 @@ fn records(first: u64, places: &[(Timestamp, usize)], values: &Bytes) -> Vec<Tap
     records
 }
 
+/// Every damaged place of the partition, in order: rows that do not match, and offsets that are gone between others.
+pub(super) fn damages(connection: &Connection, partition: u32) -> rusqlite::Result<Vec<Damage>> {
+    let mut statement = connection
+        .prepare(&format!("SELECT offset, received, checksum, value FROM tap_{partition} ORDER BY offset"))?;
+    let mut rows = statement.query([])?;
+    let mut damages = Vec::new();
+    let mut expected = None;
+    while let Some(row) = rows.next()? {
+        let offset: u64 = row.get(0)?;
+        damages
+            .extend((expected.unwrap_or(offset)..offset).map(|offset| Damage::Missing { partition, offset }));
+        if CheckedRow::read(partition, row).is_err() {
+            damages.push(Damage::Altered { partition, offset });
+        }
+        expected = Some(offset + 1);
+    }
+    if let Err(error) = committed(connection, partition) {
+        if !is_damage(&error) {
+            return Err(error);
+        }
+        damages.push(Damage::Committed { partition });
+    }
+    Ok(damages)
+}
+
+/// Puts in the place of a damaged tap a record that is no tap, whatever is left behind [`SET_ASIDE`]; `false`, and nothing is
+/// changed, where no damaged tap is.
+pub(super) fn set_aside(connection: &Connection, partition: u32, offset: u64) -> rusqlite::Result<bool> {
+    let end = end(connection, partition)?;
+    let left: Option<Option<Vec<u8>>> = connection
+        .query_row(
+            &format!("SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset = ?1"),
+            [offset],
+            |row| match CheckedRow::read(partition, row) {
+                Ok(_) => Ok(None),
+                Err(_) => Ok(Some(row.get_ref(3)?.as_bytes_or_null()?.unwrap_or_default().to_vec())),
+            },
+        )
+        .optional()?;
+    let left = match left {
+        Some(Some(left)) => left,
+        None if offset < end => Vec::new(),
+        Some(None) | None => return Ok(false),
+    };
+    let received = received_beside(connection, partition, offset)?;
+    let value = [SET_ASIDE, &left].concat();
+    let checksum = checksum(partition, offset, received, &value);
+    connection.execute(
+        &format!(
+            "INSERT INTO tap_{partition} (offset, received, checksum, value) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (offset) DO UPDATE SET
+                 received = excluded.received, checksum = excluded.checksum, value = excluded.value"
+        ),
+        params![offset, received.as_millis(), checksum, value],
+    )?;
+    Ok(true)
+}
+
+/// The time of receipt of the last sound record before `offset`, else of the first one after it: times never decrease.
+fn received_beside(connection: &Connection, partition: u32, offset: u64) -> rusqlite::Result<Timestamp> {
+    for (condition, order) in [("<", "DESC"), (">", "ASC")] {
+        let mut statement = connection.prepare(&format!(
+            "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset {condition} ?1 ORDER BY offset {order}"
+        ))?;
+        let mut rows = statement.query([offset])?;
+        while let Some(row) = rows.next()? {
+            if let Ok(sound) = CheckedRow::read(partition, row) {
+                return Ok(sound.received);
+            }
+        }
+    }
+    Ok(Timestamp::from_millis(0))
+}
+
 /// The offset and time of receipt of the first record at or after `offset`.
 pub(super) fn first_from(
     connection: &Connection,
@@ -249,11 +360,18 @@ pub(super) fn seek(
     Ok(low)
 }
 
-/// The committed offset of each partition.
+/// The committed offset of the partition.
 pub(super) fn committed(connection: &Connection, partition: u32) -> rusqlite::Result<Option<u64>> {
     connection
-        .prepare_cached("SELECT next_offset FROM committed WHERE partition = ?1")?
-        .query_row([partition], |row| row.get(0))
+        .prepare_cached("SELECT next_offset, checksum FROM committed WHERE partition = ?1")?
+        .query_row([partition], |row| {
+            let next_offset: u64 = row.get(0)?;
+            let stored: Option<i64> = row.get(1)?;
+            if stored.is_some_and(|stored| stored != commit_checksum(partition, next_offset)) {
+                return Err(damaged(Damage::Committed { partition }));
+            }
+            Ok(next_offset)
+        })
         .optional()
 }
 
@@ -261,11 +379,15 @@ pub(super) fn committed(connection: &Connection, partition: u32) -> rusqlite::Re
 pub(super) fn commit(connection: &Connection, partition: u32, offset: u64) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO committed (partition, next_offset) VALUES (?1, ?2)
-             ON CONFLICT (partition) DO UPDATE SET next_offset = excluded.next_offset",
+            "INSERT INTO committed (partition, next_offset, checksum) VALUES (?1, ?2, ?3)
+             ON CONFLICT (partition) DO UPDATE SET next_offset = excluded.next_offset, checksum = excluded.checksum",
         )?
-        .execute(params![partition, offset])?;
+        .execute(params![partition, offset, commit_checksum(partition, offset)])?;
     Ok(())
+}
+
+fn commit_checksum(partition: u32, next_offset: u64) -> i64 {
+    xxh3_64_with_seed(&next_offset.to_be_bytes(), u64::from(partition)).cast_signed()
 }
 
 /// Forgets at most `taps_max` taps of the partition that were received before `before` and are settled; says how many.

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
 
 use bytes::Bytes;
 use gatebell_engine::ids::CardNumber;
@@ -16,6 +15,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+
+mod damage;
 
 struct OnDisk {
     directory: TempDir,
@@ -70,11 +71,15 @@ async fn records(log: &mut EmbeddedTapLog) -> Result<Vec<TapRecord>, PortError> 
     }
     log.rewind(0, None).await?;
     loop {
-        if let TapLogEvent::Batch { records, end, .. } = log.next().await? {
-            read.extend(records);
-            if read.last().is_some_and(|last| last.offset + 1 == end) {
-                return Ok(read);
+        match log.next().await? {
+            TapLogEvent::Batch { records, end, .. } => {
+                read.extend(records);
+                if read.last().is_some_and(|last| last.offset + 1 == end) {
+                    return Ok(read);
+                }
             }
+            TapLogEvent::Damaged { cause, .. } => return Err(cause),
+            _ => {}
         }
     }
 }
@@ -85,70 +90,6 @@ fn values(records: &[TapRecord]) -> Vec<Bytes> {
 
 fn expected(numbers: std::ops::Range<u64>) -> Vec<Bytes> {
     numbers.map(|number| tap(number).value).collect()
-}
-
-fn write_to_main_file(data: &DataDir) {
-    let connection = Connection::open(data.taps()).unwrap();
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-}
-
-/// Flips one bit of the last byte of `text` in the file.
-fn flip(path: &Path, text: &[u8]) {
-    let mut bytes = fs::read(path).unwrap();
-    let place = bytes.windows(text.len()).position(|window| window == text).expect("it is there");
-    bytes[place + text.len() - 1] ^= 1;
-    fs::write(path, bytes).unwrap();
-}
-
-#[tokio::test]
-async fn a_flipped_byte_is_reported_with_its_place_and_never_handed_out() {
-    let on_disk = OnDisk::with(TapLogSettings { batch_taps_max: 10, ..one_partition() });
-    let (log, intake) = on_disk.reopen().unwrap();
-    intake.append((0..30).map(tap).collect()).await.unwrap();
-    drop((log, intake));
-    write_to_main_file(&on_disk.data());
-    flip(&on_disk.data().taps(), br#""number":17"#);
-
-    let (mut log, _intake) = on_disk.reopen().unwrap();
-    log.rewind(0, None).await.unwrap();
-    let mut handed_out = Vec::new();
-    let error = loop {
-        match log.next().await {
-            Ok(TapLogEvent::Batch { records, .. }) => handed_out.extend(records),
-            Ok(_) => {}
-            Err(error) => break error.to_string(),
-        }
-    };
-    assert!(error.contains("0/17") && error.contains("checksum"), "{error}");
-    assert_eq!(values(&handed_out), expected(0..10), "the batch before it, and nothing of its own");
-}
-
-#[tokio::test]
-async fn a_row_that_is_gone_is_reported_and_not_skipped() {
-    let on_disk = OnDisk::with(one_partition());
-    let (mut log, intake) = on_disk.reopen().unwrap();
-    intake.append((0..30).map(tap).collect()).await.unwrap();
-    Connection::open(on_disk.data().taps())
-        .unwrap()
-        .execute("DELETE FROM tap_0 WHERE offset = 12", [])
-        .unwrap();
-    let error = records(&mut log).await.unwrap_err().to_string();
-    assert!(error.contains("0/12 is missing"), "{error}");
-}
-
-#[tokio::test]
-async fn a_damaged_last_row_does_not_keep_taps_out() {
-    let on_disk = OnDisk::with(one_partition());
-    let (log, intake) = on_disk.reopen().unwrap();
-    intake.append(vec![tap(0)]).await.unwrap();
-    drop(log);
-    let damaged_time = i64::MAX;
-    let connection = Connection::open(on_disk.data().taps()).unwrap();
-    connection.execute("UPDATE tap_0 SET received = ?1", [damaged_time]).unwrap();
-    intake.append(vec![tap(1)]).await.unwrap();
-    let received: i64 =
-        connection.query_row("SELECT received FROM tap_0 WHERE offset = 1", [], |row| row.get(0)).unwrap();
-    assert!(received < damaged_time, "the damaged time does not spread");
 }
 
 /// What a power cut leaves: the files as they were, the write-ahead log cut at any byte.

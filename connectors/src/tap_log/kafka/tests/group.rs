@@ -41,6 +41,7 @@ async fn read_along(mut log: KafkaTapLog, who: &'static str, read: Read, mut sto
                 log.commit(&theirs).await.unwrap();
             }
             TapLogEvent::Lost { .. } => panic!("nothing is lost in a clean handover"),
+            TapLogEvent::Damaged { cause, .. } => panic!("{cause}"),
             TapLogEvent::Confirmed { .. } => {}
         }
     }
