@@ -376,6 +376,10 @@ impl TapLog for Watched {
         self.seen.committed.lock().unwrap_or_else(PoisonError::into_inner).extend(settled.iter().copied());
         Ok(())
     }
+
+    async fn leave(&mut self) {
+        self.log.leave().await;
+    }
 }
 
 /// From a partition's assignment, with all of today's morning settled, to its first live decision.

@@ -72,8 +72,9 @@ pub enum TapLogEvent {
 /// The reading side of the log. One task owns it.
 ///
 /// *The log promises:* batches of an owned partition are contiguous from where [`rewind`](Self::rewind) put it; a commit
-/// that returned is found by the next owner; `next` is cancel-safe. *The engine promises:* it commits only the contiguous
-/// prefix of settled records, and keeps calling `next` unless it wants the log to wait (backpressure).
+/// that returned is found by the next owner; `next` is cancel-safe; who has not called `next` yet owns nothing. *The engine
+/// promises:* it commits only the contiguous prefix of settled records, of partitions that it has not been told are gone and
+/// has not [left](Self::leave), and keeps calling `next` unless it wants the log to wait (backpressure).
 #[async_trait]
 pub trait TapLog: Send {
     /// The log's name, part of every notice id: two logs never share one.
@@ -98,6 +99,10 @@ pub trait TapLog: Send {
 
     /// Makes each offset the committed one of its partition: everything below it is settled. Durable on return.
     async fn commit(&mut self, settled: &[(u32, u64)]) -> Result<(), PortError>;
+
+    /// Gives every partition up, without an event, so that others may have them at once; where the others cannot be told,
+    /// they find out by themselves. The next call of [`next`](Self::next) comes back, and is assigned partitions anew.
+    async fn leave(&mut self);
 }
 
 /// A tap on its way into the log.

@@ -94,6 +94,8 @@ pub(crate) struct Dispatcher {
     next_try: Duration,
     /// Partitions whose log is damaged where they are to be read next, and what is wrong.
     damaged: BTreeMap<u32, String>,
+    /// Another process has this one's seat: the log is not asked for anything.
+    stands_aside: bool,
     shards: Tasks,
     settlers: Tasks,
     /// Who claims in the next tenure.
@@ -114,6 +116,7 @@ impl Dispatcher {
             assigned: VecDeque::new(),
             next_try: Duration::ZERO,
             damaged: BTreeMap::new(),
+            stands_aside: false,
             shards: Tasks::inside(wrap.cloned()),
             settlers: Tasks::inside(wrap.cloned()),
             next_owner: owner,
@@ -137,9 +140,10 @@ impl Dispatcher {
                 _ = commits.tick() => {
                     self.commit_settled().await;
                     self.take_over_assigned(stop).await;
+                    self.follow_seat().await;
                 }
                 () = self.context.room.notified() => self.unstash(),
-                event = self.log.next() => match event {
+                event = self.log.next(), if !self.stands_aside => match event {
                     Ok(event) => {
                         self.context.status.recovered("tap log");
                         self.handle(event, stop).await;
@@ -314,6 +318,22 @@ impl Dispatcher {
             tracing::warn!(%cause, "the last commit failed; the next owner reads a little more");
         }
         tracing::info!(?partitions, "handed the partitions over");
+    }
+
+    /// Gives everything up when all seats are taken, and comes back with the next seat: partitions of a process that may not
+    /// send would wait there until their notices are of no use.
+    async fn follow_seat(&mut self) {
+        if self.stands_aside {
+            self.stands_aside = !self.context.vitals.seat_is_fresh();
+        } else if self.context.vitals.has_no_seat() {
+            tracing::warn!(
+                "other processes have all seats: giving the partitions up until there is one again"
+            );
+            self.assigned.clear();
+            self.give_up(&self.partitions.keys().copied().collect::<Vec<_>>()).await;
+            self.log.leave().await;
+            self.stands_aside = true;
+        }
     }
 
     /// Commits the settled prefix of each partition; a commit that fails is made again with the next.

@@ -108,6 +108,12 @@ impl Vitals {
         self.is_fresh(self.seat_ms.load(Ordering::SeqCst))
     }
 
+    /// Whether this process never had a seat, or all were taken when it last heard of them. A store that does not answer says
+    /// neither.
+    pub(crate) fn has_no_seat(&self) -> bool {
+        self.seat_ms.load(Ordering::SeqCst) == NEVER
+    }
+
     /// Waits until a seat is confirmed.
     pub(crate) async fn seated(&self) {
         while !self.seat_is_fresh() {

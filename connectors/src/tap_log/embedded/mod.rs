@@ -100,7 +100,7 @@ pub fn open(
         file,
         identity,
     });
-    let reader = EmbeddedTapLog::new(Arc::clone(&shared), settings, Arc::clone(&clock))?;
+    let reader = EmbeddedTapLog::new(Arc::clone(&shared), settings, Arc::clone(&clock));
     Ok((reader, EmbeddedTapIntake::new(shared, settings, clock)))
 }
 

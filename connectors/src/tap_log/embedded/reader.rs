@@ -14,6 +14,7 @@ use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::clock::Clock;
 use gatebell_engine::ports::tap_log::{TapLog, TapLogEvent};
 use gatebell_engine::time::Timestamp;
+use rusqlite::Connection;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -26,7 +27,7 @@ const CONFIRM_EVERY_MS: u64 = 500;
 /// Taps forgotten in one step: few enough that appends do not notice.
 const FORGET_TAPS_MAX: u64 = 2_000;
 
-/// Reads the log. It owns every partition from the start.
+/// Reads the log. It owns every partition as soon as it is asked for events.
 #[derive(Debug)]
 pub struct EmbeddedTapLog {
     pub(super) shared: Arc<Shared>,
@@ -34,7 +35,8 @@ pub struct EmbeddedTapLog {
     batch_taps_max: usize,
     batch_bytes_max: usize,
     keep: Option<Duration>,
-    assignments: VecDeque<TapLogEvent>,
+    /// Not yet told to the engine. `None`: nobody has asked for an event since the log was opened or left.
+    assignments: Option<VecDeque<TapLogEvent>>,
     partitions: Vec<Partition>,
     /// Whose turn it is to be read.
     turn: usize,
@@ -60,6 +62,10 @@ struct Partition {
 }
 
 impl Partition {
+    fn not_rewound(number: u32) -> Self {
+        Self { number, next: None, paused: false, drained: false, damaged: false }
+    }
+
     fn to_be_read(&self) -> Option<u64> {
         if self.paused || self.drained || self.damaged { None } else { self.next }
     }
@@ -81,26 +87,16 @@ enum Read {
 }
 
 impl EmbeddedTapLog {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        settings: &TapLogSettings,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, PortError> {
-        let mut assignments = VecDeque::new();
-        let mut partitions = Vec::new();
-        for number in 0..shared.identity.partitions {
-            let committed = committed(&shared, number)?;
-            assignments.push_back(TapLogEvent::Assigned { partition: number, committed });
-            partitions.push(Partition { number, next: None, paused: false, drained: false, damaged: false });
-        }
+    pub(super) fn new(shared: Arc<Shared>, settings: &TapLogSettings, clock: Arc<dyn Clock>) -> Self {
+        let partitions = (0..shared.identity.partitions).map(Partition::not_rewound).collect();
         let commits = shared.writer.commits();
-        Ok(Self {
+        Self {
             shared,
             clock,
             batch_taps_max: settings.batch_taps_max.max(1),
             batch_bytes_max: settings.batch_bytes_max.max(1),
             keep: settings.keep,
-            assignments,
+            assignments: None,
             partitions,
             turn: 0,
             reading: None,
@@ -108,7 +104,26 @@ impl EmbeddedTapLog {
             commits,
             confirmation: None,
             forget_next: 0,
-        })
+        }
+    }
+
+    /// The next assignment that the engine was not told of yet.
+    async fn next_assignment(&mut self) -> Result<Option<TapLogEvent>, PortError> {
+        if let Some(assignments) = &mut self.assignments {
+            return Ok(assignments.pop_front());
+        }
+        let partitions = self.shared.identity.partitions;
+        let shared = Arc::clone(&self.shared);
+        let committed = self
+            .shared
+            .read(move |connection| {
+                let of = |partition| Ok((partition, committed(connection, &shared, partition)?));
+                (0..partitions).map(of).collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await?;
+        let assigned = |(partition, committed)| TapLogEvent::Assigned { partition, committed };
+        let assignments = self.assignments.insert(committed.into_iter().map(assigned).collect());
+        Ok(assignments.pop_front())
     }
 
     fn partition(&mut self, number: u32) -> Result<&mut Partition, PortError> {
@@ -190,7 +205,7 @@ impl TapLog for EmbeddedTapLog {
     }
 
     async fn next(&mut self) -> Result<TapLogEvent, PortError> {
-        if let Some(assigned) = self.assignments.pop_front() {
+        if let Some(assigned) = self.next_assignment().await? {
             return Ok(assigned);
         }
         loop {
@@ -275,19 +290,27 @@ impl TapLog for EmbeddedTapLog {
             })
             .await
     }
+
+    async fn leave(&mut self) {
+        self.assignments = None;
+        self.reading = None;
+        for partition in &mut self.partitions {
+            *partition = Partition::not_rewound(partition.number);
+        }
+    }
 }
 
 /// The committed offset; none where it is damaged: then the partition is read from its earliest record, and what the ledger
 /// knows is not told again.
-fn committed(shared: &Shared, partition: u32) -> Result<Option<u64>, PortError> {
-    shared.readers.read_blocking(|connection| match rows::committed(connection, partition) {
+fn committed(connection: &Connection, shared: &Shared, partition: u32) -> rusqlite::Result<Option<u64>> {
+    match rows::committed(connection, partition) {
         Err(error) if rows::is_damage(&error) => {
             let why = shared.file.error(&error);
             tracing::error!(partition, %why, "the partition is read again from its earliest record");
             Ok(None)
         }
         committed => committed,
-    })
+    }
 }
 
 fn confirmations() -> Interval {

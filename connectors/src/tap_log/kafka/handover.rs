@@ -148,6 +148,11 @@ impl Handover {
         }
     }
 
+    /// Forgets everything: this process is no member any more.
+    pub(super) fn clear_all(&self) {
+        *self.state() = State::default();
+    }
+
     // The engine's side.
 
     pub(super) fn pause(&self, partition: u32, paused: bool) {

@@ -47,6 +47,8 @@ pub(super) enum Command {
     Seek { partition: u32, offset: u64, answer: oneshot::Sender<Result<(), PortError>> },
     /// Join the group: whoever asks for events can work.
     Join,
+    /// Leave the group, and say when nothing is left of the membership here.
+    Leave(oneshot::Sender<Result<(), PortError>>),
     /// Leave the group and end.
     Stop,
 }
@@ -82,6 +84,9 @@ struct Progress {
     live: BTreeMap<u32, Live>,
     revoking: Option<Revoking>,
     assignments: u64,
+    is_member: bool,
+    /// Who waits for the end of the membership.
+    leaving: Option<oneshot::Sender<Result<(), PortError>>>,
 }
 
 impl Polling {
@@ -97,11 +102,11 @@ impl Polling {
                         let _ = answer.send(self.seek(&mut progress, partition, offset));
                     }
                     Command::Join => {
-                        if let Err(cause) = self.member.subscribe(&[&self.topic]) {
-                            self.trouble(&cause);
-                        }
+                        progress.is_member = true;
+                        self.answer(self.member.subscribe(&[&self.topic]));
                     }
-                    Command::Stop => return self.leave(progress),
+                    Command::Leave(answer) => self.begin_leaving(&mut progress, answer),
+                    Command::Stop => return self.end(progress),
                 }
             }
             self.serve_group(&mut progress);
@@ -137,6 +142,11 @@ impl Polling {
         }
         while let Some(rebalance) = self.member.context().next_rebalance() {
             match rebalance {
+                rebalance if !progress.is_member => {
+                    self.give_back(&rebalance);
+                    // Again, since what came after the first time may not have been meant by it.
+                    self.member.unsubscribe();
+                }
                 Rebalance::Assign(partitions) => self.assign(progress, &partitions),
                 Rebalance::Revoke { partitions, lost: true } => self.lose(progress, &partitions),
                 Rebalance::Revoke { partitions, lost: false } => self.begin_revocation(progress, partitions),
@@ -149,6 +159,11 @@ impl Polling {
             self.settled.release(&partitions, COMMIT_LANDS_WITHIN);
             self.answer(self.member.incremental_unassign(&list(&self.topic, &revoking.partitions)));
             progress.revoking = None;
+        }
+        let owns_nothing = || self.member.assignment().is_ok_and(|assigned| assigned.count() == 0);
+        if let Some(leaving) = progress.leaving.take_if(|_| owns_nothing()) {
+            // Whoever asked may have given up.
+            let _ = leaving.send(Ok(()));
         }
     }
 
@@ -249,23 +264,44 @@ impl Polling {
         found
     }
 
-    /// Gives everything back and ends.
-    fn leave(self, mut progress: Progress) {
+    /// Ends the membership; librdkafka asks for the partitions back before it says good-bye to the group.
+    fn begin_leaving(&self, progress: &mut Progress, answer: oneshot::Sender<Result<(), PortError>>) {
+        progress.is_member = false;
+        progress.leaving = Some(answer);
         progress.live.clear();
-        if let Some(revoking) = progress.revoking.take() {
-            self.answer(self.member.incremental_unassign(&list(&self.topic, &revoking.partitions)));
+        self.handover.clear_all();
+        if let Some(Revoking { partitions, .. }) = progress.revoking.take() {
+            self.give_back(&Rebalance::Revoke { partitions, lost: false });
+        }
+        self.member.unsubscribe();
+    }
+
+    /// Makes a change that the engine is not told of.
+    fn give_back(&self, rebalance: &Rebalance) {
+        match rebalance {
+            Rebalance::Assign(partitions) => {
+                self.answer(self.member.incremental_assign(&list(&self.topic, partitions)));
+            }
+            Rebalance::Revoke { partitions, lost } => {
+                let lands_within = if *lost { Duration::ZERO } else { COMMIT_LANDS_WITHIN };
+                self.settled.release(&numbers(partitions), lands_within);
+                self.answer(self.member.incremental_unassign(&list(&self.topic, partitions)));
+            }
+        }
+    }
+
+    /// Gives everything back and ends.
+    fn end(self, mut progress: Progress) {
+        progress.live.clear();
+        if let Some(Revoking { partitions, .. }) = progress.revoking.take() {
+            self.give_back(&Rebalance::Revoke { partitions, lost: false });
         }
         self.answer(self.member.close_queue());
         let deadline = Instant::now() + LEAVE_MAX;
         while !self.member.closed() && Instant::now() < deadline {
             drop(self.member.poll(Duration::from_millis(10)));
             while let Some(rebalance) = self.member.context().next_rebalance() {
-                let (Rebalance::Assign(partitions) | Rebalance::Revoke { partitions, .. }) = &rebalance;
-                let partitions = list(&self.topic, partitions);
-                self.answer(match rebalance {
-                    Rebalance::Assign(_) => self.member.incremental_assign(&partitions),
-                    Rebalance::Revoke { .. } => self.member.incremental_unassign(&partitions),
-                });
+                self.give_back(&rebalance);
             }
         }
     }

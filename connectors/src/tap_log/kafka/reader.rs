@@ -366,6 +366,21 @@ impl TapLog for KafkaTapLog {
         self.copy(settled);
         Ok(())
     }
+
+    async fn leave(&mut self) {
+        self.unasked.clear();
+        self.asking = None;
+        self.rest_until = None;
+        if !std::mem::take(&mut self.has_joined) {
+            return;
+        }
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Leave(answer));
+        self.waker.wake();
+        if let Err(cause) = answer_within("leaving the group", answered).await {
+            tracing::warn!(%cause, "the group will notice by itself");
+        }
+    }
 }
 
 impl Drop for KafkaTapLog {

@@ -46,6 +46,7 @@ macro_rules! tap_log_contract {
             rewinding_to_the_earliest_reads_everything_again
             rewinding_beyond_the_last_record_waits_for_the_next_one
             a_commit_is_found_by_the_next_owner
+            who_leaves_is_assigned_anew_when_it_comes_back
             records_and_name_outlive_their_owner
             offsets_go_on_where_they_were_for_the_next_owner
             the_time_of_receipt_of_an_offset_is_that_of_the_record_there_or_next
@@ -305,6 +306,30 @@ pub async fn a_commit_is_found_by_the_next_owner<U: TapLogUnderTest>(
     let assigned = assignments(&mut log, partitions).await;
     assert_eq!(assigned.get(&0), Some(&Some(9)));
     assert_eq!(assigned.get(&1), Some(&None), "each partition has its own");
+}
+
+/// What it was about to be handed does not come, nor is anything paused any more; what it committed stands.
+pub async fn who_leaves_is_assigned_anew_when_it_comes_back<U: TapLogUnderTest>(
+    mut under_test: U,
+    _fresh: impl AsyncFn() -> U,
+) {
+    let partitions = under_test.partitions();
+    let (mut log, intake) = under_test.open().await;
+    from_the_start(&mut log, partitions).await;
+    intake.append(taps(0..97)).await.expect("the log works");
+    read(&mut log, 97).await;
+    log.commit(&[(0, 5)]).await.expect("the log works");
+    log.pause(1);
+    intake.append(taps(97..194)).await.expect("the log works");
+    log.leave().await;
+
+    let assigned = assignments(&mut log, partitions).await;
+    assert_eq!((assigned.get(&0), assigned.get(&1)), (Some(&Some(5)), Some(&None)));
+    silence(&mut log).await;
+    for partition in 0..partitions {
+        log.rewind(partition, None).await.expect("the log works");
+    }
+    read(&mut log, 194).await;
 }
 
 /// What was acknowledged is there after a restart, under the same name.

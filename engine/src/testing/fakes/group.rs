@@ -32,6 +32,8 @@ pub struct Tally {
     pub commits_refused: usize,
     /// Partitions that came back to the member that had just given them up.
     pub came_back: usize,
+    /// Members that said good-bye while they had partitions.
+    pub left: usize,
 }
 
 #[derive(Default)]
@@ -79,6 +81,7 @@ impl Group {
     /// A member says good-bye: its partitions go to others at once.
     pub(super) fn leave(&mut self, id: MemberId) {
         if self.members.remove(&id).is_some() {
+            self.tally.left += usize::from(self.owners.contains(&Some(id)));
             self.forget(id);
             self.spread_evenly();
         }

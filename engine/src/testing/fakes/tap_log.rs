@@ -126,6 +126,17 @@ impl FakeTapLog {
         Ok(())
     }
 
+    fn join(&self) -> MemberId {
+        let member = locked(&self.state).group.join(self.clock.monotonic());
+        self.appended.notify_waiters();
+        member
+    }
+
+    fn leave(&self, member: MemberId) {
+        locked(&self.state).group.leave(member);
+        self.appended.notify_waiters();
+    }
+
     /// Partitions that no reader has.
     pub fn unowned(&self) -> usize {
         locked(&self.state).group.unowned()
@@ -159,14 +170,12 @@ impl FakeTapLog {
         locked(&self.state).breaches.clone()
     }
 
-    /// A new process's connection: it joins the group of readers.
+    /// A new process's connection: it joins the group of readers when it first asks for an event.
     pub fn connect(&self, faults: Faults) -> FakeTapLogReader {
-        let member = locked(&self.state).group.join(self.clock.monotonic());
-        self.appended.notify_waiters();
         FakeTapLogReader {
             log: self.clone(),
             faults,
-            member,
+            member: None,
             owned: BTreeSet::new(),
             handing_over: Vec::new(),
             handover: None,
@@ -196,7 +205,8 @@ impl TapIntake for FakeTapLog {
 pub struct FakeTapLogReader {
     log: FakeTapLog,
     faults: Faults,
-    member: MemberId,
+    /// `None`: not in the group, or not any more.
+    member: Option<MemberId>,
     /// What the process was told that it owns.
     owned: BTreeSet<u32>,
     /// What it was told to give up, until it calls in again.
@@ -212,25 +222,28 @@ pub struct FakeTapLogReader {
 
 const PORT: &str = "tap log";
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for the group to hear a good-bye.
+const LEAVE_MAX: Duration = Duration::from_secs(3);
 /// Longest time after which a process that comes back hears that it lost its partitions.
 const LOSS_HEARD_AFTER_MS: u64 = 3000;
 
 impl Drop for FakeTapLogReader {
     fn drop(&mut self) {
-        if !self.faults.has_crashed() {
-            locked(&self.log.state).group.leave(self.member);
-            self.log.appended.notify_waiters();
+        if let Some(member) = self.member
+            && !self.faults.has_crashed()
+        {
+            self.log.leave(member);
         }
     }
 }
 
 impl FakeTapLogReader {
     /// Says that this process lives, and that it has let go of what it was told to; whether it is still a member.
-    fn call_in(&mut self) -> bool {
+    fn call_in(&mut self, member: MemberId) -> bool {
         let handed_over = std::mem::take(&mut self.handing_over);
         let now = self.log.clock.monotonic();
         let mut state = locked(&self.log.state);
-        let is_member = state.group.call_in(self.member, now, &handed_over);
+        let is_member = state.group.call_in(member, now, &handed_over);
         if let Some(handover) = self.handover.take().and_then(|place| state.handovers.get_mut(place)) {
             handover.let_go_at = Some(now);
         }
@@ -243,8 +256,8 @@ impl FakeTapLogReader {
     }
 
     /// What the group has to say to a member.
-    fn group_news(&mut self) -> Option<TapLogEvent> {
-        let news = locked(&self.log.state).group.news_for(self.member)?;
+    fn group_news(&mut self, member: MemberId) -> Option<TapLogEvent> {
+        let news = locked(&self.log.state).group.news_for(member)?;
         match news {
             News::Assigned(partition) => {
                 self.owned.insert(partition);
@@ -274,18 +287,25 @@ impl FakeTapLogReader {
     }
 
     /// The process hears that it is no member any more, and joins again.
-    fn lose_all(&mut self, now: Duration) -> TapLogEvent {
-        self.learns_of_loss_at = None;
-        self.confirmed_at = None;
-        let partitions: Vec<u32> = std::mem::take(&mut self.owned).into_iter().collect();
-        partitions.iter().for_each(|partition| self.forget(*partition));
-        self.faults.note(|| format!("hears that it lost {partitions:?}"));
+    fn lose_all(&mut self) -> TapLogEvent {
+        let partitions = self.forget_all();
         if !partitions.is_empty() {
             self.faults.journal.reached("partitions lost while in hand");
         }
-        self.member = locked(&self.log.state).group.join(now);
-        self.log.appended.notify_waiters();
+        self.member = Some(self.log.join());
         TapLogEvent::Lost { partitions }
+    }
+
+    /// Forgets what it owns, which it returns.
+    fn forget_all(&mut self) -> Vec<u32> {
+        self.learns_of_loss_at = None;
+        self.confirmed_at = None;
+        self.handing_over.clear();
+        self.handover = None;
+        let partitions: Vec<u32> = std::mem::take(&mut self.owned).into_iter().collect();
+        partitions.iter().for_each(|partition| self.forget(*partition));
+        self.faults.note(|| format!("no longer owns {partitions:?}"));
+        partitions
     }
 
     fn forget(&mut self, partition: u32) {
@@ -333,14 +353,15 @@ impl TapLog for FakeTapLogReader {
         loop {
             self.faults.heard(PORT).await;
             let asked_at = self.log.clock.monotonic();
-            let is_member = self.call_in();
+            let member = *self.member.get_or_insert_with(|| self.log.join());
+            let is_member = self.call_in(member);
             // Nothing is taken before the last await, so that a dropped call loses nothing.
             self.faults.call(PORT, || ()).await?;
             let appended = Arc::clone(&self.log.appended);
             let appended = appended.notified();
             let now = self.log.clock.monotonic();
             if is_member {
-                if let Some(event) = self.group_news() {
+                if let Some(event) = self.group_news(member) {
                     return Ok(event);
                 }
                 if self.confirmed_at.is_none_or(|at| now.saturating_sub(at) >= CONFIRM_EVERY) {
@@ -350,7 +371,7 @@ impl TapLog for FakeTapLogReader {
             } else {
                 let late = || now + Duration::from_millis(self.faults.draw(0..LOSS_HEARD_AFTER_MS));
                 if *self.learns_of_loss_at.get_or_insert_with(late) <= now {
-                    return Ok(self.lose_all(now));
+                    return Ok(self.lose_all());
                 }
             }
             if let Some(batch) = self.next_batch() {
@@ -410,7 +431,10 @@ impl TapLog for FakeTapLogReader {
             }
         }
         self.faults.heard(PORT).await;
-        let (log, member, settled) = (self.log.clone(), self.member, settled.to_vec());
+        let Some(member) = self.member else {
+            return Err(PortError::new(PORT, "who is no member commits nothing"));
+        };
+        let (log, settled) = (self.log.clone(), settled.to_vec());
         let of = settled.clone();
         let outcome = self.faults.call(PORT, move || log.commit(member, &settled)).await;
         let outcome = outcome.and_then(|committed| committed);
@@ -419,5 +443,16 @@ impl TapLog for FakeTapLogReader {
             Err(cause) => format!("cannot commit {of:?}: {cause}"),
         });
         outcome
+    }
+
+    async fn leave(&mut self) {
+        self.forget_all();
+        let Some(member) = self.member.take() else { return };
+        if tokio::time::timeout(LEAVE_MAX, self.faults.heard(PORT)).await.is_err() {
+            return;
+        }
+        let log = self.log.clone();
+        // A good-bye that nobody hears: the group notices the silence.
+        let _heard = self.faults.call(PORT, move || log.leave(member)).await;
     }
 }

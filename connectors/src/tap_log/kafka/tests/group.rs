@@ -105,13 +105,8 @@ async fn a_member_that_never_comes_back_from_a_revocation_holds_nothing_up_for_l
     let mut first = on_kafka.join().await;
     from_the_start(&mut first, 4).await;
     let mut second = on_kafka.join().await;
-    // It joins when it is first asked for an event.
-    assert!(futures::FutureExt::now_or_never(second.next()).is_none());
-    let revoked = until(&mut first, |event| match event {
-        Ok(TapLogEvent::Revoked { partitions }) => Some(partitions),
-        _ => None,
-    });
-    let revoked = revoked.await;
+    asks(&mut second);
+    let revoked = revoked_of(&mut first).await;
     assert!(!revoked.is_empty());
     let since = Instant::now();
     let assigned = from_the_start(&mut second, revoked.len()).await;
@@ -121,6 +116,75 @@ async fn a_member_that_never_comes_back_from_a_revocation_holds_nothing_up_for_l
     let (partition, _) = assigned[0];
     let refusal = first.commit(&[(partition, 1)]).await.unwrap_err().to_string();
     assert!(refusal.contains("not this process's"), "{refusal}");
+}
+
+/// When a member leaves.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Joining,
+    OwningAll,
+    AtARevocation,
+}
+
+#[tokio::test]
+async fn who_leaves_hands_over_at_once_and_comes_back_when_it_asks_again() {
+    for moment in [Moment::Joining, Moment::OwningAll, Moment::AtARevocation] {
+        let on_kafka = OnKafka::new().await;
+        let (mut first, mut second) = (on_kafka.join().await, on_kafka.join().await);
+        match moment {
+            Moment::Joining => asks(&mut first),
+            Moment::OwningAll => {
+                from_the_start(&mut first, 4).await;
+                append(&on_kafka.intake(), 0..97).await;
+                first.commit(&[(3, 1)]).await.unwrap();
+            }
+            Moment::AtARevocation => {
+                from_the_start(&mut first, 4).await;
+                asks(&mut second);
+                revoked_of(&mut first).await;
+            }
+        }
+        first.leave().await;
+        let left_at = Instant::now();
+        let assigned = from_the_start(&mut second, 4).await;
+        let took = left_at.elapsed();
+        assert!(took < Duration::from_secs(4), "{moment:?}: nobody waits for who has left: {took:?}");
+        let committed = matches!(moment, Moment::OwningAll).then_some(1);
+        assert_eq!(assigned[3], (3, committed), "{moment:?}");
+        let refusal = first.commit(&[(0, 1)]).await.unwrap_err().to_string();
+        assert!(refusal.contains("not this process's"), "{moment:?}: {refusal}");
+
+        asks(&mut first);
+        let revoked = revoked_of(&mut second).await;
+        let lets_go =
+            until(&mut second, |event| matches!(event, Ok(TapLogEvent::Confirmed { .. })).then_some(()));
+        let (assigned, ()) = tokio::join!(from_the_start(&mut first, revoked.len()), lets_go);
+        assert!(
+            assigned.iter().all(|(partition, _)| revoked.contains(partition)),
+            "{moment:?}: {assigned:?}"
+        );
+    }
+}
+
+/// Asks for an event without waiting for one, and so joins the group.
+fn asks(log: &mut KafkaTapLog) {
+    let _event = futures::FutureExt::now_or_never(log.next());
+}
+
+async fn revoked_of(log: &mut KafkaTapLog) -> Vec<u32> {
+    until(log, |event| match event {
+        Ok(TapLogEvent::Revoked { partitions }) => Some(partitions),
+        _ => None,
+    })
+    .await
+}
+
+/// It would keep its share from those that work: a process that waits for a seat has its log open.
+#[tokio::test]
+async fn a_member_that_nobody_asks_for_events_gets_no_partitions() {
+    let on_kafka = OnKafka::new().await;
+    let _waiting = on_kafka.join().await;
+    from_the_start(&mut on_kafka.join().await, 4).await;
 }
 
 #[tokio::test]
