@@ -195,6 +195,24 @@ mod tests {
         assert_eq!(buffer.take_wish(), Some(Wish::FetchFrom(0)));
     }
 
+    /// It passed for a topic that was made anew.
+    #[test]
+    fn what_an_earlier_fetch_still_brings_is_left_out() {
+        let mut buffer = Buffer::new(3);
+        push(&mut buffer, 0);
+        assert_eq!(buffer.take_wish(), Some(Wish::FetchFrom(3)));
+        push(&mut buffer, 3);
+        assert_eq!(sequences(&mut buffer, 3), [4]);
+        assert_eq!(sequences(&mut buffer, 7), [0; 0]);
+        push(&mut buffer, 4);
+        assert_eq!(buffer.take_wish(), Some(Wish::FetchFrom(7)));
+        push(&mut buffer, 7);
+        assert_eq!(sequences(&mut buffer, 7), [8]);
+        buffer.release();
+        push(&mut buffer, 8);
+        assert_eq!(sequences(&mut buffer, 7), [0; 0]);
+    }
+
     #[test]
     fn a_topic_that_was_made_anew_is_an_error() {
         let mut buffer = Buffer::new(5);

@@ -109,3 +109,20 @@ async fn a_member_that_the_group_has_forgotten_loses_its_partitions_and_joins_ag
     append(&imitation.intake(), 0..97).await;
     records(&mut log, 97).await;
 }
+
+/// The client that asks hears of the outage once it is over, in the place of the record that it asked for.
+#[tokio::test]
+async fn the_time_of_a_record_is_told_at_the_first_asking_after_an_outage() {
+    let imitation = Imitation::new();
+    let (mut log, intake) = (imitation.join().await, imitation.intake());
+    from_the_start(&mut log, 4).await;
+    append(&intake, 0..97).await;
+    let (partition, record) = records(&mut log, 1).await.swap_remove(0);
+    imitation.brokers.broker_down(1).unwrap();
+    let silence = log.received_at(partition, record.offset).await.unwrap_err().to_string();
+    assert!(silence.contains("no answer"), "{silence}");
+    imitation.brokers.broker_up(1).unwrap();
+    imitation.confirmation(&mut log).await;
+    let received = log.received_at(partition, record.offset).await.unwrap();
+    assert_eq!(received, Some(record.received));
+}

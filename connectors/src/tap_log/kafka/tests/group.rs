@@ -306,34 +306,57 @@ async fn a_reader_that_falls_behind_loses_nothing() {
     assert_eq!(next.values().sum::<u64>(), TAPS);
 }
 
-#[tokio::test]
-async fn taps_of_an_aborted_transaction_are_never_read() {
+/// What becomes of a transaction.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Aborted,
+    Committed,
+}
+
+/// Writes one record a transaction to partition 0.
+async fn transactions(on_kafka: &OnKafka, records: &'static [(&'static str, Fate)]) {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-    let on_kafka = OnKafka::new().await;
     let mut config = on_kafka.own.settings.producer().unwrap();
     config.set("transactional.id", &on_kafka.own.settings.group);
     let producer: BaseProducer = config.create().unwrap();
     let topic = on_kafka.own.settings.taps_topic();
     let send = move || {
         producer.init_transactions(PATIENCE).unwrap();
-        for (value, commits) in [("aborted", false), ("committed", true)] {
+        for (value, fate) in records {
             producer.begin_transaction().unwrap();
-            let record = BaseRecord::to(&topic).partition(0).key("0000000000000001").payload(value);
+            let record = BaseRecord::to(&topic).partition(0).key("0000000000000001").payload(*value);
             producer.send(record).map_err(|(cause, _)| cause).unwrap();
             producer.flush(PATIENCE).unwrap();
-            if commits {
-                producer.commit_transaction(PATIENCE).unwrap();
-            } else {
-                producer.abort_transaction(PATIENCE).unwrap();
+            match fate {
+                Fate::Committed => producer.commit_transaction(PATIENCE).unwrap(),
+                Fate::Aborted => producer.abort_transaction(PATIENCE).unwrap(),
             }
         }
     };
     tokio::task::spawn_blocking(send).await.unwrap();
+}
+
+#[tokio::test]
+async fn taps_of_an_aborted_transaction_are_never_read() {
+    let on_kafka = OnKafka::new().await;
+    transactions(&on_kafka, &[("aborted", Fate::Aborted), ("committed", Fate::Committed)]).await;
     let mut log = on_kafka.join().await;
     from_the_start(&mut log, 4).await;
     let read = records(&mut log, 1).await;
     assert_eq!(read[0].1.value, "committed");
+}
+
+/// Such a log ends in offsets that no record has, and whoever asked for the next record's time waited for it in vain.
+#[tokio::test]
+async fn behind_the_last_record_there_is_none_though_marks_of_transactions_follow() {
+    let on_kafka = OnKafka::new().await;
+    transactions(&on_kafka, &[("committed", Fate::Committed), ("aborted", Fate::Aborted)]).await;
+    let mut log = on_kafka.join().await;
+    from_the_start(&mut log, 4).await;
+    let (_, record) = records(&mut log, 1).await.swap_remove(0);
+    assert_eq!(log.received_at(0, record.offset).await.unwrap(), Some(record.received));
+    assert_eq!(log.received_at(0, record.offset + 1).await.unwrap(), None);
 }
 
 /// librdkafka looks once a second whether a partition was resumed, and that second was lost at every takeover.
