@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use rdkafka::statistics::Statistics;
 use tokio::sync::oneshot;
 
+use super::super::room::{Room, Waiting};
 use super::PORT;
 use crate::kafka::{KafkaSettings, log_lines};
 
@@ -78,7 +79,7 @@ impl KafkaTapIntake {
             limits,
             clock,
             producer,
-            waiting: Arc::default(),
+            waiting: Waiting::new(limits.queue_taps_max, limits.queue_bytes_max),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -113,15 +114,14 @@ impl Inner {
 #[async_trait]
 impl TapIntake for KafkaTapIntake {
     fn waiting_taps(&self) -> usize {
-        self.inner.waiting.taps.load(Ordering::Relaxed)
+        self.inner.waiting.taps()
     }
 
     async fn append(&self, taps: Vec<IncomingTap>) -> Result<(), IntakeError> {
         if taps.is_empty() {
             return Ok(());
         }
-        let room =
-            Waiting::reserve(&self.inner.waiting, &taps, &self.inner.limits).ok_or(IntakeError::Full)?;
+        let room = self.inner.waiting.reserve(&taps).ok_or(IntakeError::Full)?;
         let producer = self.inner.producer()?;
         let (answer, delivered) = oneshot::channel();
         let batch = Arc::new(Batch {
@@ -207,41 +207,5 @@ impl ProducerContext for Deliveries {
             batch.fail(cause.clone());
         }
         batch.land(1);
-    }
-}
-
-/// What waits for the brokers.
-#[derive(Debug, Default)]
-struct Waiting {
-    taps: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Waiting {
-    /// Room for `taps`, given back when dropped; `None` when there is not enough. A batch larger than the whole queue is
-    /// taken when nothing else waits, or it could never be written.
-    fn reserve(waiting: &Arc<Self>, taps: &[IncomingTap], limits: &IntakeLimits) -> Option<Room> {
-        let bytes = taps.iter().map(|tap| tap.value.len()).sum();
-        let taps_before = waiting.taps.fetch_add(taps.len(), Ordering::Relaxed);
-        let bytes_before = waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let room = Room { waiting: Arc::clone(waiting), taps: taps.len(), bytes };
-        let fits = taps_before.saturating_add(taps.len()) <= limits.queue_taps_max
-            && bytes_before.saturating_add(bytes) <= limits.queue_bytes_max;
-        (fits || taps_before == 0).then_some(room)
-    }
-}
-
-/// A batch's place among what waits.
-#[derive(Debug)]
-struct Room {
-    waiting: Arc<Waiting>,
-    taps: usize,
-    bytes: usize,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.waiting.taps.fetch_sub(self.taps, Ordering::Relaxed);
-        self.waiting.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
