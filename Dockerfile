@@ -17,7 +17,7 @@ COPY . .
 # The cache belongs to the builder, so the program is taken out of it in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin gatebell --features kafka-tls \
+    cargo build --release --locked --bin gatebell --features kafka-tls-vendored \
     && install -D target/release/gatebell /out/gatebell
 
 FROM debian:trixie-slim

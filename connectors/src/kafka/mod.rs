@@ -16,13 +16,27 @@ pub use log_lines::TracingContext;
 pub use settings::{KafkaSettings, ScramMechanism, Security, Tls};
 pub use topics::{Cluster, existing_topics, prepare_topics};
 
+/// Why a broker and a client do not come to terms. What exactly they said is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Of the user.
+    #[error("user or password is wrong, or the user has no password of this hash (scram_hash)")]
+    Credentials,
+    /// Of the connection.
+    #[error(
+        "TLS fails: the broker's certificate is not vouched for by tls_authorities (without it, by the system's), or is \
+         another host's, or the listener does not speak TLS, or asks for a certificate of ours"
+    )]
+    Tls,
+}
+
 /// Why Kafka cannot be used as it is set up. Stops the start.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KafkaSetupError {
     /// TLS or SCRAM was asked for, and this program cannot speak it.
     #[error(
-        "this gatebell was built without TLS and SCRAM for Kafka: build it with the feature kafka-tls \
-         (cargo build --release --features kafka-tls), or use a listener without security"
+        "this gatebell was built without TLS and SCRAM for Kafka (--no-default-features): build it with the feature \
+         kafka-tls, or use a listener without security"
     )]
     NoTls,
     /// librdkafka refuses a setting.
@@ -40,6 +54,14 @@ pub enum KafkaSetupError {
         bootstrap: String,
         /// What the client says.
         cause: String,
+    },
+    /// A broker answers, and there is no talking to it.
+    #[error("Kafka at {bootstrap} and this program cannot agree: {cause}")]
+    Refused {
+        /// The addresses asked.
+        bootstrap: String,
+        /// What to look at.
+        cause: Refusal,
     },
     /// The broker makes no topic.
     #[error("cannot make the topic {topic}: {cause}; make it by hand, or allow this user to create topics")]

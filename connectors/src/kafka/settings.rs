@@ -241,7 +241,7 @@ mod tests {
         let tls = KafkaSettings { security: Security::Tls(Tls::default()), ..KafkaSettings::default() };
         for settings in [tls, scram()] {
             let refusal = settings.producer().unwrap_err().to_string();
-            assert!(refusal.contains("--features kafka-tls"), "{refusal}");
+            assert!(refusal.contains("the feature kafka-tls"), "{refusal}");
         }
     }
 

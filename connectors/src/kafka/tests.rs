@@ -73,3 +73,100 @@ async fn a_broker_that_is_not_there_is_named() {
     let refusal = prepare_topics(&settings).await.unwrap_err().to_string();
     assert!(refusal.contains("no answer from Kafka at 127.0.0.1:1"), "{refusal}");
 }
+
+#[cfg(feature = "kafka-tls")]
+mod secured {
+    //! On the listener of `dev/services` that asks for TLS, a user and a password.
+
+    use bytes::Bytes;
+    use gatebell_engine::ids::CardNumber;
+    use gatebell_engine::ports::clock::SystemClock;
+    use gatebell_engine::ports::tap_log::{IncomingTap, TapIntake, TapLog, TapLogEvent};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tap_log::kafka::{IntakeLimits, KafkaTapIntake, KafkaTapLog};
+
+    const PASSWORD: &str = "only-for-tests";
+
+    fn secured(own: &OwnTopics, user: &str, password: &str, tls: Option<Tls>) -> KafkaSettings {
+        let bootstrap = std::env::var("GATEBELL_TEST_KAFKA_SECURED").unwrap_or("127.0.0.1:19094".to_owned());
+        let security = Security::Scram {
+            user: user.to_owned(),
+            password: secrecy::SecretString::from(password),
+            mechanism: ScramMechanism::Sha512,
+            tls,
+        };
+        KafkaSettings { bootstrap, security, ..own.settings.clone() }
+    }
+
+    /// Trusts the listener's certificate.
+    fn trusting() -> Option<Tls> {
+        let authorities = std::env::var_os("GATEBELL_TEST_KAFKA_CA")
+            .expect("no GATEBELL_TEST_KAFKA_CA: see dev/services up");
+        Some(Tls { authorities: Some(authorities.into()), ..Tls::default() })
+    }
+
+    #[tokio::test]
+    async fn taps_go_in_and_come_out_by_tls_and_scram() {
+        let own = OwnTopics::new();
+        let settings = secured(&own, "gatebell", PASSWORD, trusting());
+        let cluster = prepare_topics(&settings).await.unwrap();
+        assert_eq!(cluster, existing_topics(&own.settings).await.unwrap(), "the same one as in the clear");
+
+        let clock = Arc::new(SystemClock::new());
+        let intake =
+            KafkaTapIntake::new(&settings, IntakeLimits::default(), Arc::<SystemClock>::clone(&clock))
+                .unwrap();
+        let tap = IncomingTap {
+            card: CardNumber::new("0000000000000001").unwrap(),
+            value: Bytes::from_static(b"a secret"),
+        };
+        intake.append(vec![tap.clone()]).await.unwrap();
+        let mut log = KafkaTapLog::open(&settings, &cluster, clock, None).await.unwrap();
+        let read = async {
+            loop {
+                match log.next().await.unwrap() {
+                    TapLogEvent::Assigned { partition, .. } => {
+                        log.rewind(partition, None).await.unwrap();
+                    }
+                    TapLogEvent::Batch { partition, records, .. } => {
+                        log.commit(&[(partition, records[0].offset + 1)]).await.unwrap();
+                        return records;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(60), read).await.expect("within a minute");
+        assert_eq!(read[0].value, tap.value);
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_is_told_why_at_once_and_no_secret_is_told() {
+        let own = OwnTopics::new();
+        let cases = [
+            ("a wrong password", "gatebell", "open sesame", trusting(), Refusal::Credentials),
+            ("nobody's name", "alibaba", PASSWORD, trusting(), Refusal::Credentials),
+            (
+                "a broker that the system does not know",
+                "gatebell",
+                PASSWORD,
+                Some(Tls::default()),
+                Refusal::Tls,
+            ),
+        ];
+        for (what, user, password, tls, expected) in cases {
+            let since = std::time::Instant::now();
+            let refusal = prepare_topics(&secured(&own, user, password, tls)).await.unwrap_err();
+            assert!(
+                matches!(&refusal, KafkaSetupError::Refused { cause, .. } if *cause == expected),
+                "{what}: {refusal}"
+            );
+            assert!(since.elapsed() < Duration::from_secs(10), "{what}: {:?}", since.elapsed());
+            let text = format!("{refusal} {refusal:?}");
+            assert!(!text.contains(password) && !text.contains(user), "{what}: {text}");
+        }
+    }
+}

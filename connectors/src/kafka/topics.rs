@@ -3,19 +3,21 @@
 //! A topic is never changed: whoever made it may have had reasons, and a setting that would lose or misplace something
 //! stops the start with what to do about it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::{KafkaSettings, KafkaSetupError, TracingContext};
+use super::{KafkaSettings, KafkaSetupError, Refusal, TracingContext};
 
 /// The longest wait for an answer at the start.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// How long a first question waits before it is looked whether the brokers have refused.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The registry is remembered as of any instant of today and yesterday.
 const COMPACTION_LAG: Duration = Duration::from_secs(2 * 86_400);
 
@@ -103,10 +105,7 @@ async fn look(settings: &KafkaSettings) -> Result<Found, KafkaSetupError> {
     let consumer: BaseConsumer<TracingContext> = client(&settings.consumer()?)?;
     let asked = settings.clone();
     let look = move || {
-        let cluster = consumer
-            .client()
-            .fetch_cluster_id(ANSWER_MAX)
-            .ok_or_else(|| no_answer(&asked, &"it does not say which cluster it is"))?;
+        let cluster = cluster_id(&asked, &consumer)?;
         let mut partitions = Vec::new();
         for topic in topics {
             let metadata = consumer
@@ -123,6 +122,29 @@ async fn look(settings: &KafkaSettings) -> Result<Found, KafkaSetupError> {
         Ok(found) => found,
         Err(cause) => Err(no_answer(settings, &cause)),
     }
+}
+
+/// The first question, so the one that finds out whether the brokers can be talked to at all. A refusal ends the wait: it
+/// would be the same the next time.
+fn cluster_id(
+    settings: &KafkaSettings,
+    consumer: &BaseConsumer<TracingContext>,
+) -> Result<String, KafkaSetupError> {
+    let deadline = Instant::now() + ANSWER_MAX;
+    while Instant::now() < deadline {
+        if let Some(cluster) = consumer.client().fetch_cluster_id(LOOK_AFTER) {
+            return Ok(cluster);
+        }
+        while let Some(polled) = consumer.poll(Duration::ZERO) {
+            let cause = match polled {
+                Err(KafkaError::MessageConsumption(RDKafkaErrorCode::Authentication)) => Refusal::Credentials,
+                Err(KafkaError::MessageConsumption(RDKafkaErrorCode::SSL)) => Refusal::Tls,
+                _ => continue,
+            };
+            return Err(KafkaSetupError::Refused { bootstrap: settings.bootstrap.clone(), cause });
+        }
+    }
+    Err(no_answer(settings, &format_args!("nothing within {ANSWER_MAX:?}")))
 }
 
 async fn make_missing(settings: &KafkaSettings) -> Result<(), KafkaSetupError> {
