@@ -89,13 +89,11 @@ impl Day {
         Self(since_epoch.get_days())
     }
 
-    /// As a civil date.
+    /// As a civil date; beyond the years that have one, the nearest.
     pub fn date(self) -> jiff::civil::Date {
-        jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(self.0)).unwrap_or(if self.0 < 0 {
-            jiff::civil::Date::MIN
-        } else {
-            jiff::civil::Date::MAX
-        })
+        let nearest = if self.0 < 0 { jiff::civil::Date::MIN } else { jiff::civil::Date::MAX };
+        let since_epoch = jiff::Span::new().try_days(self.0);
+        since_epoch.and_then(|days| jiff::civil::date(1970, 1, 1).checked_add(days)).unwrap_or(nearest)
     }
 
     /// The day after.
@@ -183,5 +181,24 @@ impl Stretch {
     /// Whether the two have an instant in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.from < other.until && other.from < self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store's column holds more days than a calendar: a damaged row must not panic where it is shown.
+    #[test]
+    fn a_day_beyond_the_calendar_is_shown_as_the_nearest() {
+        for (days, date) in [
+            (i32::MIN, "-009999-01-01"),
+            (-8_000_000, "-009999-01-01"),
+            (20_339, "2025-09-08"),
+            (8_000_000, "9999-12-31"),
+            (i32::MAX, "9999-12-31"),
+        ] {
+            assert_eq!(Day::from_epoch_days(days).to_string(), date);
+        }
     }
 }
