@@ -323,6 +323,10 @@ impl FromStr for NoticeId {
         if text.len() != 32 {
             return Err(IdError::Length);
         }
+        // `from_str_radix` would also take a plus sign.
+        if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(IdError::Character);
+        }
         u128::from_str_radix(text, 16).map(Self).map_err(|_| IdError::Character)
     }
 }
@@ -356,6 +360,16 @@ mod tests {
         #[test]
         fn different_card_numbers_never_share_a_packing(a in "[0-9A-Z]{1,32}", b in "[0-9A-Z]{1,32}") {
             prop_assert_eq!(a == b, CardNumber::new(&a) == CardNumber::new(&b));
+        }
+    }
+
+    /// It would be a second name of the same notice.
+    #[test]
+    fn a_notice_id_has_no_sign() {
+        let id = "0000000000000000000000000feedbee";
+        assert_eq!(id.parse().map(NoticeId::as_u128), Ok(0xfeed_bee));
+        for text in [format!("+{}", &id[1..]), format!("-{}", &id[1..]), id[1..].to_owned()] {
+            assert!(text.parse::<NoticeId>().is_err(), "{text}");
         }
     }
 
