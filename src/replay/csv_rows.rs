@@ -205,7 +205,13 @@ fn is_line_end(byte: u8) -> bool {
 
 impl<R: BufRead> Rows<R> {
     fn new(input: R) -> Self {
-        Self { input, parser: Reader::new(), cells: vec![0; CELLS_LEN_MAX], ends: vec![0; CELLS_MAX] }
+        let mut rows =
+            Self { input, parser: Reader::new(), cells: vec![0; CELLS_LEN_MAX], ends: vec![0; CELLS_MAX] };
+        // The file's byte order mark has been taken off. csv-core would take off a second one, but only where the first
+        // chunk holds all of it, and takes a chunk that holds nothing else for the end: a blank line tells it that it has
+        // begun.
+        rows.parser.read_record(b"\n", &mut rows.cells, &mut rows.ends);
+        rows
     }
 
     /// Reads the next row that is not blank; its cells are then in [`Rows::cell`]. `None` at the end.
@@ -295,4 +301,26 @@ enum AtEnd {
     LineEndAdded,
     /// The parser knows that nothing comes any more.
     Told,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::BufReader;
+
+    use super::*;
+
+    /// A chunk that held a byte order mark and nothing else was taken for the end of a row, so that the number of records
+    /// depended on how the file arrived.
+    #[test]
+    fn a_second_byte_order_mark_is_a_part_of_the_header_however_it_arrives() {
+        let file = "\u{feff}card,reader,at\n04AA,R-in,0\n04BB,R-in,0\n".as_bytes();
+        for chunk_len in 1..file.len() {
+            let mut taps = CsvTaps::read_header(BufReader::with_capacity(chunk_len, file)).unwrap();
+            assert_eq!(taps.header_mistake(), Some("the header does not name card"), "{chunk_len}");
+            assert!(taps.next_record().unwrap().is_some() && taps.next_record().unwrap().is_some());
+            assert_eq!(taps.next_record().unwrap(), None, "{chunk_len}");
+        }
+    }
 }
