@@ -136,7 +136,8 @@ impl WrittenEntry {
             gateway_id: line.gateway_id.map(CompactString::from),
             reason: line.reason.map(CompactString::from),
         };
-        Ok(Self { written: Written { us: i64::MAX - line.written_desc }, entry })
+        let us = i64::MAX.checked_sub(line.written_desc).ok_or_else(|| unreadable("written_desc"))?;
+        Ok(Self { written: Written { us }, entry })
     }
 }
 
@@ -207,6 +208,27 @@ mod tests {
         let later = Written { us: first.us + 1_000 };
         assert!(later.first_wins() < first.first_wins());
         assert!((1..first.us).contains(&first.first_wins()), "in the past, and positive");
+    }
+
+    /// Nothing is written before 1970; what says so must not overflow where it is read.
+    #[test]
+    fn an_entry_of_a_damaged_time_of_writing_is_refused() {
+        let line = Line {
+            written_desc: -1,
+            pupil: "P1".to_owned(),
+            guardian: "G1".to_owned(),
+            channel: "sms".to_owned(),
+            kind: "arrival".to_owned(),
+            day: date(Day::from_epoch_days(20_339)),
+            tap_at: CqlTimestamp(0),
+            happened_at: CqlTimestamp(0),
+            order_code: None,
+            gateway: None,
+            gateway_id: None,
+            reason: None,
+        };
+        let refused = WrittenEntry::from_row((0, 0, vec![0; 16], "expired".to_owned(), 0, line));
+        assert!(refused.unwrap_err().to_string().contains("written_desc"));
     }
 
     #[test]
