@@ -29,6 +29,8 @@ use gatebell_engine::registry::Entry;
 use gatebell_engine::time::Timestamp;
 use jiff::tz::TimeZone;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use findings::Finding;
 pub(crate) use findings::Findings;
 
 /// What a directory holds and what is wrong with it.
@@ -62,8 +64,13 @@ pub(crate) fn file_names() -> impl Iterator<Item = &'static str> {
 /// Reads the city directory at `dir`. Times without an offset are of `zone`; `now` tells the orders that are over from
 /// those in force. A file that cannot be read is a mistake like any other.
 pub(crate) fn read(dir: &Path, zone: &TimeZone, now: Timestamp) -> Reading {
+    read_files(&|name| std::fs::read(dir.join(name)), zone, now)
+}
+
+/// The same for files that `files` gives by name.
+pub(crate) fn read_files(files: table::CityFiles<'_>, zone: &TimeZone, now: Timestamp) -> Reading {
     let mut findings = Findings::default();
-    let rows = rows::CityRows::read(dir, zone, &mut findings);
+    let rows = rows::CityRows::read(files, zone, &mut findings);
     relations::check(&rows, zone, now, &mut findings);
     findings.sort();
     let entries = if findings.mistakes.is_empty() { entries::of(rows) } else { Vec::new() };

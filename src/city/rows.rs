@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::path::Path;
 
 use gatebell_engine::ids::{CardNumber, GuardianId, OrderId, PupilId, ReaderId, SchoolId};
 use gatebell_engine::notice::Channel;
@@ -19,8 +18,8 @@ use jiff::tz::TimeZone;
 use super::findings::{Findings, quoted};
 use super::forms;
 use super::table::{
-    BINDINGS, CARDS, DAYS, FileFound, FileSpec, GUARDIANS, KEY_COLUMN, ORDERS, PUPILS, READERS, Row, SCHOOLS,
-    SUBSCRIPTIONS, Table,
+    BINDINGS, CARDS, CityFiles, DAYS, FileFound, FileSpec, GUARDIANS, KEY_COLUMN, ORDERS, PUPILS, READERS,
+    Row, SCHOOLS, SUBSCRIPTIONS, Table,
 };
 
 /// Something read from a row, with the line on which the row begins.
@@ -73,32 +72,32 @@ pub(super) struct CityRows {
 }
 
 impl CityRows {
-    /// Reads every file of `dir`, those first that others refer to.
-    pub(super) fn read(dir: &Path, zone: &TimeZone, findings: &mut Findings) -> Self {
-        let (schools, school_keys) = read_schools(dir, findings);
-        let readers = read_readers(dir, &school_keys, findings);
-        let (pupils, pupil_keys) = read_pupils(dir, &school_keys, findings);
-        let cards = read_cards(dir, zone, &pupil_keys, findings);
-        let (guardians, guardian_keys) = read_guardians(dir, findings);
+    /// Reads every file, those first that others refer to.
+    pub(super) fn read(files: CityFiles<'_>, zone: &TimeZone, findings: &mut Findings) -> Self {
+        let (schools, school_keys) = read_schools(files, findings);
+        let readers = read_readers(files, &school_keys, findings);
+        let (pupils, pupil_keys) = read_pupils(files, &school_keys, findings);
+        let cards = read_cards(files, zone, &pupil_keys, findings);
+        let (guardians, guardian_keys) = read_guardians(files, findings);
         let pairs = Pairs { guardians: &guardian_keys, pupils: &pupil_keys };
-        let bindings = read_bindings(dir, zone, &pairs, findings);
-        let subscriptions = read_subscriptions(dir, zone, &pairs, findings);
-        let orders = read_orders(dir, zone, &pairs, findings);
-        let days = read_days(dir, &school_keys, findings);
+        let bindings = read_bindings(files, zone, &pairs, findings);
+        let subscriptions = read_subscriptions(files, zone, &pairs, findings);
+        let orders = read_orders(files, zone, &pairs, findings);
+        let days = read_days(files, &school_keys, findings);
         Self { schools, readers, pupils, cards, guardians, bindings, subscriptions, orders, days }
     }
 }
 
 /// Reads the rows of one file. `keys` holds what `take` put into it, or nothing when the file cannot tell its keys.
 fn read_file<T, K>(
-    dir: &Path,
+    files: CityFiles<'_>,
     spec: &'static FileSpec,
     findings: &mut Findings,
     mut take: impl FnMut(&mut Row<'_>, &mut HashMap<K, u64>) -> Option<T>,
 ) -> (Vec<Line<T>>, Keys<K>) {
     let mut rows = Vec::new();
     let mut keys = HashMap::new();
-    let table = match Table::open(dir, spec, findings) {
+    let table = match Table::open(files, spec, findings) {
         FileFound::Table(table) => table,
         FileFound::Absent => return (rows, Some(keys)),
         FileFound::Unusable => return (rows, None),
@@ -187,8 +186,8 @@ fn shown_guardian(guardian: &GuardianId) -> String {
     quoted(guardian.as_str())
 }
 
-fn read_schools(dir: &Path, findings: &mut Findings) -> (Vec<Line<School>>, Keys<SchoolId>) {
-    read_file(dir, &SCHOOLS, findings, |row, keys| {
+fn read_schools(files: CityFiles<'_>, findings: &mut Findings) -> (Vec<Line<School>>, Keys<SchoolId>) {
+    read_file(files, &SCHOOLS, findings, |row, keys| {
         let school = row.key(forms::identifier, shown_school, keys);
         let name = row.cell(forms::text);
         let level = row.cell(forms::level);
@@ -203,8 +202,12 @@ fn read_schools(dir: &Path, findings: &mut Findings) -> (Vec<Line<School>>, Keys
     })
 }
 
-fn read_readers(dir: &Path, schools: &Keys<SchoolId>, findings: &mut Findings) -> Vec<Line<Reader>> {
-    let (rows, _) = read_file(dir, &READERS, findings, |row, keys| {
+fn read_readers(
+    files: CityFiles<'_>,
+    schools: &Keys<SchoolId>,
+    findings: &mut Findings,
+) -> Vec<Line<Reader>> {
+    let (rows, _) = read_file(files, &READERS, findings, |row, keys| {
         let reader = row.key(forms::identifier, |reader: &ReaderId| quoted(reader.as_str()), keys);
         let school = row.reference(forms::identifier, shown_school, schools, &SCHOOLS);
         let name = row.cell(forms::text);
@@ -215,11 +218,11 @@ fn read_readers(dir: &Path, schools: &Keys<SchoolId>, findings: &mut Findings) -
 }
 
 fn read_pupils(
-    dir: &Path,
+    files: CityFiles<'_>,
     schools: &Keys<SchoolId>,
     findings: &mut Findings,
 ) -> (Vec<Line<Pupil>>, Keys<PupilId>) {
-    read_file(dir, &PUPILS, findings, |row, keys| {
+    read_file(files, &PUPILS, findings, |row, keys| {
         let pupil = row.key(forms::identifier, shown_pupil, keys);
         let school = row.reference(forms::identifier, shown_school, schools, &SCHOOLS);
         let class = row.cell(forms::text);
@@ -230,12 +233,12 @@ fn read_pupils(
 }
 
 fn read_cards(
-    dir: &Path,
+    files: CityFiles<'_>,
     zone: &TimeZone,
     pupils: &Keys<PupilId>,
     findings: &mut Findings,
 ) -> Vec<Line<CardRow>> {
-    let (rows, _) = read_file(dir, &CARDS, findings, |row, _: &mut HashMap<(), u64>| {
+    let (rows, _) = read_file(files, &CARDS, findings, |row, _: &mut HashMap<(), u64>| {
         let card = row.personal(forms::card);
         let pupil = row.reference(forms::identifier, shown_pupil, pupils, &PUPILS);
         let stretch = row.stretch(zone);
@@ -244,8 +247,8 @@ fn read_cards(
     rows
 }
 
-fn read_guardians(dir: &Path, findings: &mut Findings) -> (Vec<Line<Guardian>>, Keys<GuardianId>) {
-    read_file(dir, &GUARDIANS, findings, |row, keys| {
+fn read_guardians(files: CityFiles<'_>, findings: &mut Findings) -> (Vec<Line<Guardian>>, Keys<GuardianId>) {
+    read_file(files, &GUARDIANS, findings, |row, keys| {
         let guardian = row.key(forms::identifier, shown_guardian, keys);
         let name = row.personal(forms::name);
         let phone = row.personal(forms::phone);
@@ -281,12 +284,12 @@ impl Pairs<'_> {
 }
 
 fn read_bindings(
-    dir: &Path,
+    files: CityFiles<'_>,
     zone: &TimeZone,
     pairs: &Pairs<'_>,
     findings: &mut Findings,
 ) -> Vec<Line<BindingRow>> {
-    let (rows, _) = read_file(dir, &BINDINGS, findings, |row, _: &mut HashMap<(), u64>| {
+    let (rows, _) = read_file(files, &BINDINGS, findings, |row, _: &mut HashMap<(), u64>| {
         let pair = pairs.read(row);
         let relation = row.cell(forms::relation);
         let stretch = row.stretch(zone);
@@ -297,12 +300,12 @@ fn read_bindings(
 }
 
 fn read_subscriptions(
-    dir: &Path,
+    files: CityFiles<'_>,
     zone: &TimeZone,
     pairs: &Pairs<'_>,
     findings: &mut Findings,
 ) -> Vec<Line<SubscriptionRow>> {
-    let (rows, _) = read_file(dir, &SUBSCRIPTIONS, findings, |row, _: &mut HashMap<(), u64>| {
+    let (rows, _) = read_file(files, &SUBSCRIPTIONS, findings, |row, _: &mut HashMap<(), u64>| {
         let pair = pairs.read(row);
         let channel = row.cell(forms::free_channel);
         let passages = row.cell(forms::passages);
@@ -314,8 +317,13 @@ fn read_subscriptions(
     rows
 }
 
-fn read_orders(dir: &Path, zone: &TimeZone, pairs: &Pairs<'_>, findings: &mut Findings) -> Vec<Line<Order>> {
-    let (rows, _) = read_file(dir, &ORDERS, findings, |row, keys| {
+fn read_orders(
+    files: CityFiles<'_>,
+    zone: &TimeZone,
+    pairs: &Pairs<'_>,
+    findings: &mut Findings,
+) -> Vec<Line<Order>> {
+    let (rows, _) = read_file(files, &ORDERS, findings, |row, keys| {
         let order = row.key(forms::identifier, |order: &OrderId| quoted(order.as_str()), keys);
         let pair = pairs.read(row);
         let plan = row.cell(forms::passages);
@@ -384,8 +392,8 @@ impl Row<'_> {
     }
 }
 
-fn read_days(dir: &Path, schools: &Keys<SchoolId>, findings: &mut Findings) -> Vec<Line<DayRule>> {
-    let (rows, _) = read_file(dir, &DAYS, findings, |row, keys| {
+fn read_days(files: CityFiles<'_>, schools: &Keys<SchoolId>, findings: &mut Findings) -> Vec<Line<DayRule>> {
+    let (rows, _) = read_file(files, &DAYS, findings, |row, keys| {
         let date = row.cell(forms::day);
         let school = row.school_or_all(schools);
         let kind = row.cell(forms::day_kind);

@@ -4,11 +4,13 @@
 //! exactly once, as many cells in a row as in the header. What the cells mean is left to [`super::rows`].
 
 use std::io;
-use std::path::Path;
 
 use csv::StringRecord;
 
 use super::findings::{Findings, masked, quoted};
+
+/// Gives the bytes of the file of a name: of a directory, or of what stands for one.
+pub(super) type CityFiles<'a> = &'a dyn Fn(&'static str) -> io::Result<Vec<u8>>;
 
 /// What the format says of one file.
 #[derive(Debug)]
@@ -72,9 +74,9 @@ pub(super) enum FileFound {
 }
 
 impl Table {
-    /// Reads the file of `spec` in `dir` and checks its header.
-    pub(super) fn open(dir: &Path, spec: &'static FileSpec, findings: &mut Findings) -> FileFound {
-        let bytes = match std::fs::read(dir.join(spec.name)) {
+    /// Reads the file of `spec` and checks its header.
+    pub(super) fn open(files: CityFiles<'_>, spec: &'static FileSpec, findings: &mut Findings) -> FileFound {
+        let bytes = match files(spec.name) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !spec.required {

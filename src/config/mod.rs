@@ -136,7 +136,8 @@ impl Configuration {
         Self::parse(BUILT_IN_NAME, BUILT_IN)
     }
 
-    fn parse(name: &str, text: &str) -> Draft {
+    /// Reads `text`, which errors call `name`.
+    pub(crate) fn parse(name: &str, text: &str) -> Draft {
         let (table, syntax_errors) = DeTable::parse_recoverable(text);
         let mut mistakes: Vec<Mistake> = syntax_errors
             .iter()

@@ -44,6 +44,21 @@ pub(crate) fn replay(
     out: &mut impl Write,
 ) -> anyhow::Result<Summary> {
     let file = TapFile::open(taps).with_context(|| format!("cannot read the taps in {}", taps.display()))?;
+    decide(term, entries, file, out)
+}
+
+/// The same for taps that `input` holds, as CSV or as NDJSON.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn replay_input(
+    term: Term,
+    entries: Vec<Entry>,
+    (input, is_csv): (impl std::io::BufRead + 'static, bool),
+    out: &mut impl Write,
+) -> anyhow::Result<Summary> {
+    decide(term, entries, TapFile::of(input, is_csv)?, out)
+}
+
+fn decide(term: Term, entries: Vec<Entry>, file: TapFile, out: &mut impl Write) -> anyhow::Result<Summary> {
     let term = Arc::new(term);
     let mut run = Run::new(term, entries);
     run.warn_of_header(&file);

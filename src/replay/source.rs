@@ -38,8 +38,13 @@ impl TapFile {
         if file.metadata()?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
         }
-        let input: Input = Box::new(without_byte_order_mark(BufReader::new(file))?);
         let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        Self::of(BufReader::new(file), is_csv)
+    }
+
+    /// What `input` holds, as CSV or as NDJSON.
+    pub(super) fn of(input: impl BufRead + 'static, is_csv: bool) -> io::Result<Self> {
+        let input: Input = Box::new(without_byte_order_mark(input)?);
         if is_csv {
             Ok(Self::Csv(Box::new(CsvTaps::read_header(input)?)))
         } else {

@@ -50,6 +50,9 @@
 //! A status for the whole request: 429, 408 and 503 (with `Retry-After`) as above; 401, 403 and every other 3xx and 4xx
 //! stop the lane until somebody mends it; any other 5xx, a time-out or a broken connection leaves all its messages open.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod signature;
 mod wire;
 

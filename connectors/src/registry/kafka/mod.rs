@@ -19,6 +19,9 @@
 
 mod feed;
 mod follower;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod record;
 mod store;
 #[cfg(test)]

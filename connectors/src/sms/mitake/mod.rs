@@ -9,6 +9,9 @@
 //! reference and answered with the id of the first time.
 
 pub mod callback;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod reply;
 mod request;
 mod status;

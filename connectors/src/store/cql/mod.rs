@@ -22,6 +22,9 @@ pub mod commands;
 mod error;
 #[cfg(test)]
 mod fixture;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ledger;
 mod ledger_awaiting;
 mod ledger_charges;

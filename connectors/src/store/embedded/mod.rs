@@ -4,6 +4,9 @@
 pub mod books;
 mod books_entries;
 mod books_freeze;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ledger;
 mod ledger_charges;
 pub mod ledger_check;

@@ -286,7 +286,7 @@ pub(super) fn status_of(row: &Row<'_>, status: usize, reason: usize) -> rusqlite
     })
 }
 
-fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
+pub(super) fn logged_receipt(row: &Row<'_>) -> rusqlite::Result<LoggedReceipt> {
     Ok(LoggedReceipt {
         sequence: row.get(0)?,
         receipt: Receipt {

@@ -44,7 +44,7 @@ macro_rules! change_columns {
     };
 }
 
-fn change(row: &Row<'_>) -> rusqlite::Result<RegistryChange> {
+pub(super) fn change(row: &Row<'_>) -> rusqlite::Result<RegistryChange> {
     let version: u64 = row.get(0)?;
     let applied = Timestamp::from_millis(row.get(1)?);
     let entry =
