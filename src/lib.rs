@@ -17,7 +17,6 @@ mod demo;
 pub mod fuzzing;
 mod home;
 mod http;
-mod known_terms;
 mod logs;
 mod replay;
 mod service;

@@ -33,7 +33,7 @@ const FIRST_NUMBER: usize = 6;
 /// error. Lines of orders that were cancelled more than seven days ago become final with this.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The term: a name or a file [default: the one that is served on the data directory]
+    /// The term: a name or a file [default: the one that is served]
     #[arg(long)]
     term: Option<String>,
     /// Only orders about pupils of this school

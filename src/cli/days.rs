@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// What the day is called, such as 颱風停課
     #[arg(long)]
     name: String,
-    /// The term in which the date should lie: a name or a file [default: the one that is served on the data directory]
+    /// The term in which the date should lie: a name or a file [default: the one that is served]
     #[arg(long)]
     term: Option<String>,
     #[command(flatten)]

@@ -37,7 +37,7 @@ struct ExportArgs {
     /// Only entries about this pupil
     #[arg(long, value_name = "PUPIL")]
     pupil: Option<PupilId>,
-    /// Term whose time zone the times are printed in: a name or a file [default: the one that is served on the data directory]
+    /// Term whose time zone the times are printed in: a name or a file [default: the one that is served]
     #[arg(long)]
     term: Option<String>,
 }

@@ -134,8 +134,9 @@ impl Globals {
         let read = read.and_then(|read| {
             // Without a usable directory nothing is known yet; what is wrong with it is told once, by the check.
             if let (Ok(configuration), Ok(directory)) = (configured, DataDir::existing(&data)) {
-                // A shared city may not be there yet, or its keys; then nothing was billed either.
-                if let Ok(home) = Home::of(configuration, directory, CityClock::Real) {
+                // A shared city may not be there yet, or its keys; it is asked when the start begins to serve.
+                if configuration.cluster.is_none() {
+                    let home = Home::of(configuration, directory, CityClock::Real)?;
                     term_choice::refuse_other_meaning(&home, &read.term)?;
                 }
             }

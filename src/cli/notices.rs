@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// One day only, such as 2025-09-08
     #[arg(long, value_name = "DAY")]
     day: Option<Day>,
-    /// The term: a name or a file [default: the one that is served on the data directory]
+    /// The term: a name or a file [default: the one that is served]
     #[arg(long)]
     term: Option<String>,
 }

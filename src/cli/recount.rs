@@ -17,7 +17,7 @@ const SECOND_LOOK_AFTER: Duration = Duration::from_secs(2);
 /// stored. Exit code 1 when there is one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The term of days of which only the ledger knows: a name or a file [default: the one that is served on the data directory]
+    /// The term of days of which only the ledger knows: a name or a file [default: the one that is served]
     #[arg(long)]
     term: Option<String>,
 }

@@ -19,12 +19,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::term_choice::ReadTerm;
-use super::{Globals, tokio_runtime};
+use super::{Globals, term_choice, tokio_runtime};
 use crate::config::{Configuration, LogFormat};
 use crate::home::{CityClock, Home};
 use crate::http::{Addresses, operations};
-use crate::known_terms::KnownTerms;
 use crate::logs;
 use crate::service::Service;
 
@@ -47,16 +45,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let (configuration, ReadTerm { term, text }) = globals.checked_start(args.term.as_deref())?;
+    let (configuration, read) = globals.checked_start(args.term.as_deref())?;
     logs::start(args.log_format.unwrap_or(configuration.logs.format), &configuration.logs.level)?;
     let metrics = operations::install_recorder()?;
     let directory = DataDir::open(&globals.data_dir()?)?;
     let _lock = directory.lock_engine()?;
-    KnownTerms::of(&directory).serve(&term, &text)?;
     Home::prepare_for_start(&configuration, CityClock::Real)?;
     let home = Home::of(&configuration, directory, CityClock::Real)?;
+    term_choice::begin_to_serve(&home, &read)?;
     let runtime = tokio_runtime()?;
-    let served = runtime.block_on(serve(&configuration, term, &home, metrics));
+    let served = runtime.block_on(serve(&configuration, read.term, &home, metrics));
     runtime.shutdown_timeout(THREADS_STOP_MAX);
     served?;
     Ok(ExitCode::SUCCESS)

@@ -1,9 +1,9 @@
-//! `gatebell term close`: makes a term's bill final.
+//! `gatebell term`: makes a term's bill final, or prints what a term was served as.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use gatebell_connectors::store::books::Closing;
 use gatebell_engine::billing::closes_from;
 
@@ -11,7 +11,7 @@ use super::{Globals, now};
 use crate::cli::operator::operator;
 use crate::statement::{self, OrderBook};
 
-/// Closes terms.
+/// Closes terms, and shows them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -23,6 +23,11 @@ enum TermCommand {
     /// Make the bill of a term final; whatever is delivered later becomes an `adjusted` entry and costs
     /// nobody anything
     Close(CloseArgs),
+    /// Print the file of a term as it was served
+    Show {
+        /// Its name
+        term: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +43,16 @@ struct CloseArgs {
 pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     match &args.command {
         TermCommand::Close(close_args) => close(close_args, globals),
+        TermCommand::Show { term } => show(term, globals),
     }
+}
+
+fn show(name: &str, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let home = globals.home()?;
+    let text = home.terms()?.text(name)?;
+    let text = text.with_context(|| format!("no term {name} was ever served on {}", home.name()))?;
+    write!(std::io::stdout(), "{text}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn close(args: &CloseArgs, globals: &Globals) -> anyhow::Result<ExitCode> {

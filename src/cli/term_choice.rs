@@ -1,17 +1,16 @@
-//! Which term a command is about: the one it is told, else the one that is served on the data directory, else the
-//! configured one.
+//! Which term a command is about: the one it is told, else the one that the city is served by, else the configured one.
 //!
-//! Promises that a name means one thing in a data directory: a file that says something else under the name of a term that
-//! is being served, or was billed, is refused. Which terms a directory knows is the business of `known_terms`.
+//! Promises that a name means one thing in a city: a file that says something else under the name of a term that is being
+//! served, or was billed, is refused. Which terms a city knows is kept with it, wherever it lives.
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use gatebell_connectors::store::terms::KnownTerms;
 use gatebell_engine::term::Term;
 
 use super::Globals;
 use crate::home::Home;
-use crate::known_terms::KnownTerms;
 use crate::standard_error::say;
 
 /// Where terms are looked up by name, in the working directory.
@@ -48,16 +47,16 @@ impl Globals {
         }
     }
 
-    /// The term that a command beside `directory` is about: `asked`, else the one that is served there, or was last. When
-    /// that differs from the configuration's, standard error says so.
+    /// The term that a command about the city at `home` is about: `asked`, else the one that is served there, or was last.
+    /// When that differs from the configuration's, standard error says so.
     ///
     /// # Errors
-    /// As [`Globals::load_term`]; when what is asked for means something else in `directory`.
+    /// As [`Globals::load_term`]; when what is asked for means something else there.
     pub(crate) fn term_of(&self, home: &Home, asked: Option<&str>) -> anyhow::Result<Term> {
-        let known = KnownTerms::of(home.directory());
+        let known = home.terms()?;
         if let Some(asked) = asked {
             // A term that was served here needs no file any more.
-            let read = match (read(asked), known_by_name(&known, asked)?) {
+            let read = match (read(asked), known_by_name(&*known, asked)?) {
                 (Ok(read), _) => read.term,
                 (Err(_), Some(term)) => return Ok(term),
                 (Err(error), None) => return Err(error),
@@ -65,11 +64,12 @@ impl Globals {
             refuse_other_meaning(home, &read)?;
             return Ok(read);
         }
-        let Some(served) = known.served()? else { return self.load_term(None) };
+        let served = known.served()?.map(|name| known_term(&*known, &name)).transpose()?.flatten();
+        let Some(served) = served else { return self.load_term(None) };
         if !self.load_term(None).is_ok_and(|configured| configured == served) {
-            let (name, path) = (&served.name, home.directory().path().display());
+            let (name, city) = (&served.name, home.name());
             say(format_args!(
-                "term {name}, as it is served on {path}; the configuration's is another, which --term would name"
+                "term {name}, as it is served on {city}; the configuration's is another, which --term would name"
             ));
         }
         Ok(served)
@@ -97,30 +97,47 @@ pub(crate) fn read(name_or_file: &str) -> anyhow::Result<ReadTerm> {
     Ok(ReadTerm { term, text: text.to_owned() })
 }
 
-/// Refuses `term` when its name means something else in `directory`: when it is served there just now, or was billed.
+/// Has the city at `home` know the term that was read as the one that is served from now on.
+///
+/// # Errors
+/// When its name means something else there, or the term cannot be kept.
+pub(crate) fn begin_to_serve(home: &Home, read: &ReadTerm) -> anyhow::Result<()> {
+    let ReadTerm { term, text } = read;
+    let known = home.terms()?;
+    // What a data directory's name means was asked before its lock was taken, which nobody else has now.
+    let meant = if home.is_shared() { refuse_other_meaning(home, term)? } else { known.text(&term.name)? };
+    let is_known = meant.as_deref().is_some_and(|meant| Term::parse(meant).is_ok_and(|meant| meant == *term));
+    if !is_known {
+        let is_ours = known.define(&term.name, text, meant.as_deref())?;
+        ensure!(is_ours, "another process gave the name {} a meaning just now: start again", term.name);
+    }
+    Ok(known.serve(&term.name)?)
+}
+
+/// Refuses `term` when its name means something else in the city at `home`: when it is served there just now, or was billed.
+/// Gives the text that the name has stood for so far.
 ///
 /// # Errors
 /// That it does, and what to do.
-pub(crate) fn refuse_other_meaning(home: &Home, term: &Term) -> anyhow::Result<()> {
-    let known = KnownTerms::of(home.directory());
+pub(crate) fn refuse_other_meaning(home: &Home, term: &Term) -> anyhow::Result<Option<String>> {
+    let known = home.terms()?;
     let name = &term.name;
-    let Some(meant) = known.get(name)? else { return Ok(()) };
-    if meant == *term {
-        return Ok(());
+    let Some(text) = known.text(name)? else { return Ok(None) };
+    if parse_known(name, &text)? == *term {
+        return Ok(Some(text));
     }
-    let is_served = || anyhow::Ok(known.served()?.is_some_and(|served| served.name == *name));
+    let is_served = || anyhow::Ok(known.served()?.is_some_and(|served| served == *name));
     let why = if was_billed(home, name)? {
         "was billed"
     } else if home.engine_is_running()? && is_served()? {
         "is being served"
     } else {
-        return Ok(());
+        return Ok(Some(text));
     };
     bail!(
         "term {name} {why} on {} and said something else then: give the new term a name of its own, \
-         or take what it was, {}",
-        home.name(),
-        known.file_of(name).display()
+         or take what gatebell term show {name} prints",
+        home.name()
     )
 }
 
@@ -132,8 +149,16 @@ fn was_billed(home: &Home, term: &str) -> anyhow::Result<bool> {
     Ok(!books.delivered.is_empty() || !books.frozen.is_empty() || books.closed.is_some())
 }
 
-fn known_by_name(known: &KnownTerms, asked: &str) -> anyhow::Result<Option<Term>> {
-    if is_path(asked) { Ok(None) } else { known.get(asked) }
+fn known_by_name(known: &dyn KnownTerms, asked: &str) -> anyhow::Result<Option<Term>> {
+    if is_path(asked) { Ok(None) } else { known_term(known, asked) }
+}
+
+fn known_term(known: &dyn KnownTerms, name: &str) -> anyhow::Result<Option<Term>> {
+    known.text(name)?.map(|text| parse_known(name, &text)).transpose()
+}
+
+fn parse_known(name: &str, text: &str) -> anyhow::Result<Term> {
+    Term::parse(text).with_context(|| format!("what is known of the term {name} was spoiled"))
 }
 
 fn is_path(name_or_file: &str) -> bool {

@@ -26,7 +26,9 @@ use gatebell_connectors::store::cql::schema::migrate;
 use gatebell_connectors::store::cql::seats::CqlSeats;
 use gatebell_connectors::store::cql::session::CqlSession;
 use gatebell_connectors::store::cql::settings::{CqlCredentials, CqlSettings, CqlTimeouts};
+use gatebell_connectors::store::cql::terms::CqlKnownTerms;
 use gatebell_connectors::store::cql::tokens::CqlTokens;
+use gatebell_connectors::store::terms::KnownTerms;
 use gatebell_connectors::store::tokens::Tokens;
 use gatebell_connectors::tap_log::kafka::{IntakeLimits, KafkaRejectedLog, KafkaTapIntake, KafkaTapLog};
 use gatebell_engine::ids::LaneName;
@@ -192,6 +194,10 @@ impl SharedCity {
 
     pub(super) fn books(&self) -> anyhow::Result<Arc<dyn Books>> {
         Ok(Arc::new(CqlBooks::open(self.commands()?)?))
+    }
+
+    pub(super) fn terms(&self) -> anyhow::Result<Arc<dyn KnownTerms>> {
+        Ok(Arc::new(CqlKnownTerms::open(self.commands()?)?))
     }
 
     pub(super) fn tokens(&self) -> anyhow::Result<Arc<dyn Tokens>> {

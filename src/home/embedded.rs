@@ -11,7 +11,9 @@ use gatebell_connectors::store::embedded::books::EmbeddedBooks;
 use gatebell_connectors::store::embedded::registry::EmbeddedRegistry;
 use gatebell_connectors::store::embedded::registry_feed::EmbeddedRegistryFeed;
 use gatebell_connectors::store::embedded::store_db::EmbeddedStore;
+use gatebell_connectors::store::embedded::terms::EmbeddedKnownTerms;
 use gatebell_connectors::store::embedded::tokens::EmbeddedTokens;
+use gatebell_connectors::store::terms::KnownTerms;
 use gatebell_connectors::store::tokens::Tokens;
 use gatebell_connectors::tap_log::embedded::{self as tap_log, EmbeddedRejectedLog, TapLogSettings};
 use gatebell_engine::ports::clock::Clock;
@@ -29,6 +31,10 @@ pub(super) fn registry(directory: &DataDir) -> anyhow::Result<Arc<dyn RegistrySt
 
 pub(super) fn books(directory: &DataDir) -> anyhow::Result<Arc<dyn Books>> {
     Ok(Arc::new(EmbeddedBooks::open(directory)?))
+}
+
+pub(super) fn terms(directory: &DataDir) -> Arc<dyn KnownTerms> {
+    Arc::new(EmbeddedKnownTerms::of(directory))
 }
 
 pub(super) fn tokens(directory: &DataDir) -> anyhow::Result<Arc<dyn Tokens>> {

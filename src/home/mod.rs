@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_connectors::registry::RegistryStore;
 use gatebell_connectors::store::books::Books;
+use gatebell_connectors::store::terms::KnownTerms;
 use gatebell_connectors::store::tokens::Tokens;
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
@@ -170,6 +171,18 @@ impl Home {
             None => embedded::books(&self.directory),
         }
         .context("cannot open the books")
+    }
+
+    /// The terms that the city knows.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub(crate) fn terms(&self) -> anyhow::Result<Arc<dyn KnownTerms>> {
+        match &self.shared {
+            Some(shared) => shared.terms(),
+            None => Ok(embedded::terms(&self.directory)),
+        }
+        .context("cannot open the terms")
     }
 
     /// The tokens of readers' vendors.

@@ -57,8 +57,8 @@ impl WrittenEntries {
         let select_buckets = session
             .prepare_read("SELECT log, log_partition, bucket FROM keyspace.entry_buckets WHERE day = ?");
         let select_notices = session.prepare_read(
-            "SELECT log, log_partition, log_offset, notice FROM keyspace.notices_by_pupil
-             WHERE pupil = ? AND period = ? AND day >= ? AND day <= ?",
+            "SELECT log, log_partition, log_offset, notice FROM keyspace.notices_by_day
+             WHERE day = ? AND pupil_group = ? AND pupil = ?",
         );
         Ok(Self {
             select_days: select_days.await?,

@@ -83,7 +83,7 @@ impl Entries {
             "INSERT INTO keyspace.entry_buckets (day, log, log_partition, bucket) VALUES (?, ?, ?, ?)",
         );
         let insert_notice = session.prepare_write(
-            "INSERT INTO keyspace.notices_by_pupil (pupil, period, day, log, log_partition, log_offset, notice)
+            "INSERT INTO keyspace.notices_by_day (day, pupil_group, pupil, log, log_partition, log_offset, notice)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
         );
         let select_head = session

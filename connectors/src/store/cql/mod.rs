@@ -3,7 +3,7 @@
 //! `session` owns the connection and the classes of request, `schema` the tables (`config/cql/`), `ledger` the port of that
 //! name, `offsets` the copy of what the tap log has committed, `receipt_progress` how far receipts are settled, `message_ids`
 //! what gateways call their messages, `seats` and `process_reports` which processes there are. For commands, `commands` owns a
-//! session on a thread of its own, through which `books` and `tokens` are asked.
+//! session on a thread of its own, through which `books`, `terms` and `tokens` are asked.
 //!
 //! *What differs on ScyllaDB.* The tests run against Apache Cassandra 5; what follows is written to ScyllaDB's
 //! documentation and **untested here**.
@@ -40,4 +40,5 @@ pub mod schema;
 pub mod seats;
 pub mod session;
 pub mod settings;
+pub mod terms;
 pub mod tokens;

@@ -25,4 +25,5 @@ mod registry_tests;
 pub mod store_db;
 #[cfg(test)]
 mod store_fixture;
+pub mod terms;
 pub mod tokens;

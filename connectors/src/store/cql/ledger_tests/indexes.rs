@@ -74,7 +74,7 @@ async fn a_day_knows_its_buckets_and_a_pupil_its_notices() {
     assert_eq!(of_day, [(3, 0), (3, 1)]);
 
     let notices = session
-        .prepare_read("SELECT day, log_offset FROM keyspace.notices_by_pupil WHERE pupil = 'P1' AND period = ? AND day = ? AND log = ?")
+        .prepare_read("SELECT log_offset FROM keyspace.notices_by_day WHERE day = ? AND pupil_group = ? AND pupil = 'P1' AND log = ?")
         .await
         .expect("the statement is accepted");
     let group = group_of(&accepted.pupil);
