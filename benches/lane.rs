@@ -46,7 +46,7 @@ fn lane(criterion: &mut Criterion) {
     let clock = SystemClock::new();
     let limiter = Limiter::new(Duration::from_nanos(1), u32::MAX, clock.monotonic());
     criterion.bench_function("limiter: one permit", |bencher| {
-        bencher.iter(|| black_box(limiter.take(1, clock.monotonic())))
+        bencher.iter(|| black_box(limiter.take(1, clock.monotonic())));
     });
 }
 

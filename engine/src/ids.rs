@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_notice_id_has_no_sign() {
         let id = "0000000000000000000000000feedbee";
-        assert_eq!(id.parse().map(NoticeId::as_u128), Ok(0xfeed_bee));
+        assert_eq!(id.parse().map(NoticeId::as_u128), Ok(0x0fee_dbee));
         for text in [format!("+{}", &id[1..]), format!("-{}", &id[1..]), id[1..].to_owned()] {
             assert!(text.parse::<NoticeId>().is_err(), "{text}");
         }

@@ -261,7 +261,8 @@ mod tests {
             let ledger = open(&directory).ledger();
             let proof = charge(2).proof;
             ledger.append(vec![proof.clone()]).await.unwrap();
-            assert_eq!(ledger.load_from(proof.position.partition, 0).await.unwrap(), [proof.clone()]);
+            let loaded = ledger.load_from(proof.position.partition, 0).await.unwrap();
+            assert_eq!(loaded, std::slice::from_ref(&proof));
             let data = crate::data_dir::DataDir::open(directory.path()).unwrap();
             let altered = rusqlite::Connection::open(data.store())
                 .unwrap()
