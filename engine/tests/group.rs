@@ -98,6 +98,7 @@ impl World {
                 city::guardian(&guardian),
                 city::binding(&guardian, &pupil, &[Stretch::ALWAYS]),
                 city::order(&format!("O{number}"), &guardian, &pupil, Passages::Both, Some(in_force)),
+                city::subscription(&guardian, &pupil, Channel::App, &[(Passages::Both, in_force)]),
             ]);
             unused.push(CardNumber::new(&card).unwrap());
         }
@@ -264,4 +265,26 @@ async fn who_was_put_out_of_the_group_commits_nothing_of_what_it_lost() {
     assert_eq!(world.sms.arrivals().len(), all_sent, "nothing was sent again");
     assert!(world.tap_log.is_settled());
     assert_eq!(world.senders_of_a_tap_in_each_partition().await, [1, 2], "it is a member again");
+}
+
+/// A push was accepted and its entry still waited for the ledger when the partition went and came back: the new tenure found
+/// nothing in the ledger, and sent it once more.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_comes_back_waits_until_the_ledger_has_what_was_sent_before() {
+    // Old and new tenure ask the ledger again and again, twice a second: whoever asks first.
+    for ahead_ms in (0..500).step_by(50) {
+        let mut world = World::with_seats(1);
+        let only = world.start(1);
+        tokio::time::sleep(SENT_WITHIN).await;
+        world.tap_in_each_partition();
+        while world.app.arrivals().len() < PARTITIONS as usize {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        only.faults.cut_off("ledger", 3 * GROUP_PATIENCE + Duration::from_millis(ahead_ms));
+        only.faults.cut_off("tap log", 2 * GROUP_PATIENCE);
+        tokio::time::sleep(6 * GROUP_PATIENCE).await;
+        assert_eq!(world.tap_log.tally().given_up, 1);
+        assert_eq!(world.app.arrivals().len(), PARTITIONS as usize, "with {ahead_ms} ms");
+        assert!(world.tap_log.is_settled());
+    }
 }

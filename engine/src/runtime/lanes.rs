@@ -50,6 +50,19 @@ struct Finished {
     item: Pending,
 }
 
+impl Finished {
+    /// In flight until it is durable: whoever owns the partition next must find the entry in the ledger.
+    fn waiting(entry: LedgerEntry, item: Pending) -> Self {
+        item.tenure.take_off();
+        Self { entry, item }
+    }
+
+    fn recorded(&self) {
+        self.item.settle();
+        self.item.tenure.land();
+    }
+}
+
 /// Why the lane sends nothing for a while.
 #[derive(Clone, Debug)]
 enum Pause {
@@ -136,7 +149,7 @@ impl Lane {
                 Some(ended) = self.recording.next(), if !self.recording.is_empty() => self.take_end(ended),
                 flushed = flushed(&mut self.flushing), if self.flushing.is_some() => {
                     self.flushing = None;
-                    flushed.iter().for_each(|finished| finished.item.settle());
+                    flushed.iter().for_each(Finished::recorded);
                 }
                 () = self.endings.next(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
@@ -286,7 +299,7 @@ impl Lane {
             self.recording.push(Box::pin(sending::end_claim(context, item, entry)));
             return;
         }
-        self.finished.push(Finished { entry, item });
+        self.finished.push(Finished::waiting(entry, item));
     }
 
     fn claim_ahead_max(&self) -> usize {
@@ -486,8 +499,9 @@ impl Lane {
     fn take_answers(&mut self, answers: Vec<Answered>) {
         self.messages_on_wire = self.messages_on_wire.saturating_sub(answers.len());
         for answered in answers {
-            answered.item.tenure.land();
+            let tenure = Arc::clone(&answered.item.tenure);
             self.take_answer(answered);
+            tenure.land();
         }
     }
 
@@ -507,7 +521,7 @@ impl Lane {
                 let entry = LedgerEntry::of(&item.notice, Event::Accepted, self.context.clock.now())
                     .through(&self.context.connector.profile().name, item.attempt)
                     .known_as(&gateway_id);
-                self.finished.push(Finished { entry, item });
+                self.finished.push(Finished::waiting(entry, item));
             }
             NextStep::Fail { .. } if ledger_has_it => {
                 self.down_streak = 0;

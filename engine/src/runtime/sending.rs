@@ -397,3 +397,6 @@ pub(crate) async fn append(context: &LaneContext, entries: &[LedgerEntry]) {
 pub(crate) const fn needs_claim(channel: Channel) -> bool {
     matches!(channel, Channel::Sms)
 }
+
+#[cfg(test)]
+mod tests;

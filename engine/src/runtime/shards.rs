@@ -94,6 +94,8 @@ pub(crate) struct Dispatcher {
     next_try: Duration,
     /// Partitions whose log is damaged where they are to be read next, and what is wrong.
     damaged: BTreeMap<u32, String>,
+    /// Former tenures of this process by partition, of which the ledger may not have everything yet.
+    former: BTreeMap<u32, Vec<Arc<Tenure>>>,
     /// Another process has this one's seat: the log is not asked for anything.
     stands_aside: bool,
     shards: Tasks,
@@ -116,6 +118,7 @@ impl Dispatcher {
             assigned: VecDeque::new(),
             next_try: Duration::ZERO,
             damaged: BTreeMap::new(),
+            former: BTreeMap::new(),
             stands_aside: false,
             shards: Tasks::inside(wrap.cloned()),
             settlers: Tasks::inside(wrap.cloned()),
@@ -246,6 +249,7 @@ impl Dispatcher {
             tenure: Arc::clone(&tenure),
             shard,
             live_from,
+            former: self.still_draining(partition),
             known: KnownNotices::default(),
             stop: stop.clone(),
         };
@@ -255,6 +259,12 @@ impl Dispatcher {
         self.partitions.insert(partition, owned);
         self.context.status.set_partitions_owned(self.partitions.len());
         tracing::info!(partition, live_from, "took the partition over");
+    }
+
+    fn still_draining(&mut self, partition: u32) -> Vec<Arc<Tenure>> {
+        let former = self.former.entry(partition).or_default();
+        former.retain(|tenure| !tenure.is_drained());
+        former.clone()
     }
 
     fn hand_on(&mut self, partition: u32, records: Vec<TapRecord>, end: u64) {
@@ -299,7 +309,11 @@ impl Dispatcher {
             self.assigned.retain(|(assigned, _)| assigned != partition);
             self.context.status.forget_partition(*partition);
         }
-        let ended = partitions.iter().filter_map(|partition| self.partitions.remove(partition)).collect();
+        let ended: Vec<OwnedPartition> =
+            partitions.iter().filter_map(|partition| self.partitions.remove(partition)).collect();
+        for owned in &ended {
+            self.former.entry(owned.tenure.partition()).or_default().push(Arc::clone(&owned.tenure));
+        }
         self.context.status.set_partitions_owned(self.partitions.len());
         ended
     }
@@ -374,6 +388,8 @@ struct ShardTask {
     shard: Shard,
     /// Records below this offset are folded silently, the others are decided.
     live_from: u64,
+    /// This process's former tenures of the partition, as far as they were not drained.
+    former: Vec<Arc<Tenure>>,
     /// What the ledger has of notices of records at or above it.
     known: KnownNotices,
     stop: CancellationToken,
@@ -385,9 +401,7 @@ impl ShardTask {
             biased;
             () = self.stop.cancelled() => return,
             () = self.tenure.over() => return,
-            known = recovery::known_from(&self.context, self.tenure.partition(), self.live_from) => {
-                self.known = known;
-            }
+            known = self.recover() => self.known = known,
         }
         let mut decisions = Decisions::default();
         while let Some(records) = inbox.recv().await {
@@ -412,6 +426,12 @@ impl ShardTask {
                 return;
             }
         }
+    }
+
+    /// What the ledger has, once it also has what this process was still sending when it lost the partition.
+    async fn recover(&self) -> KnownNotices {
+        join_all(self.former.iter().map(|tenure| tenure.drained())).await;
+        recovery::known_from(&self.context, self.tenure.partition(), self.live_from).await
     }
 
     /// Waits until the index has every change that counts for `records`. `Err` when the tenure ends or the engine stops

@@ -23,7 +23,7 @@ struct Progress {
     /// Notices ever opened, and how many of them are settled: an account that `unsettled` must agree with.
     opened: u64,
     settled: u64,
-    /// Requests of this partition on the wire.
+    /// Requests of this partition on the wire, and ends of its notices that the ledger does not have yet.
     in_flight: usize,
 }
 
@@ -153,7 +153,7 @@ impl Tenure {
         self.over.cancelled().await;
     }
 
-    /// A request leaves.
+    /// A request leaves, or an end waits for the ledger.
     pub(crate) fn take_off(&self) {
         self.progress().in_flight += 1;
     }
@@ -166,11 +166,16 @@ impl Tenure {
         self.landed.notify_waiters();
     }
 
-    /// Waits until nothing of this partition is on the wire.
+    /// Whether nothing of this partition is on the wire, and the ledger has what came of it.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.progress().in_flight == 0
+    }
+
+    /// Waits until it [is drained](Self::is_drained).
     pub(crate) async fn drained(&self) {
         loop {
             let landed = self.landed.notified();
-            if self.progress().in_flight == 0 {
+            if self.is_drained() {
                 return;
             }
             landed.await;
