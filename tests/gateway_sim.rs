@@ -28,8 +28,6 @@ fn the_city_s_configuration_in_the_environment_is_not_the_simulator_s() {
     simulator.wait().unwrap();
     assert!(first_line.starts_with("SMS gateway"), "{first_line}");
 
-    let checked = gatebell().args(["config", "check"]).output().unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     fs::write(&city, "[city]\nterm = 114\n").unwrap();
     let checked = gatebell().args(["config", "check"]).output().unwrap();
     assert!(String::from_utf8_lossy(&checked.stderr).contains("city.term"), "the others read it");
