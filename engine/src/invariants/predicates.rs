@@ -59,15 +59,16 @@ const fn is_proof(event: Event) -> bool {
 
 /// N1: among the events of a notice, in the order written, is no end or one, which at most proof of success has overturned.
 ///
-/// With several owners the proof may come first, or after *suppressed*: what one process had sent is answered after another
-/// has taken its partition and ended the notice. Success outweighs the other end whatever the order.
+/// With several owners there may be one end of each of two: what one process had sent, or had decided and not written down
+/// yet, is recorded after another has taken its partition and ended the notice. Success outweighs the other end whatever the
+/// order, and comes once.
 pub fn at_most_one_end(events: impl IntoIterator<Item = Event>, owners: Owners) -> bool {
     let mut ends = events.into_iter().filter(|event| event.is_end());
     match (ends.next(), ends.next(), ends.next()) {
         (_, None, _) => true,
         (Some(first), Some(second), None) => match owners {
             Owners::One => matches!(first, Event::Failed | Event::Expired) && is_proof(second),
-            Owners::Several => is_proof(first) != is_proof(second),
+            Owners::Several => !(is_proof(first) && is_proof(second)),
         },
         _ => false,
     }

@@ -108,8 +108,9 @@ fn n1_only_proof_overturns_an_end() {
         // A former owner's answer, recorded late.
         (&[Delivered, Failed], false, true),
         (&[Suppressed, Delivered], false, true),
-        (&[Failed, Failed], false, false),
-        (&[Failed, Expired], false, false),
+        (&[Failed, Failed], false, true),
+        (&[Suppressed, Expired], false, true),
+        (&[Failed, Failed, Expired], false, false),
         (&[Delivered, Accepted], false, false),
         (&[Failed, Delivered, Delivered], false, false),
     ] {
@@ -403,7 +404,7 @@ fn what_the_entries_of_a_notice_break_is_counted() {
     use Event::{Charged, Delivered, Failed, Submitted};
     for (events, broken) in [
         (&[Submitted, Failed, Delivered, Charged][..], &[][..]),
-        (&[Failed, Failed], &[Invariant::N1]),
+        (&[Failed, Failed, Failed], &[Invariant::N1]),
         (&[Submitted, Charged], &[Invariant::B1]),
         (&[Delivered, Charged, Delivered], &[Invariant::N1, Invariant::B3]),
     ] {

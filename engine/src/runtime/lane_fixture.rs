@@ -41,6 +41,11 @@ pub(crate) struct LaneFixture {
 
 impl LaneFixture {
     pub(crate) fn new() -> Self {
+        Self::with_receipts(true)
+    }
+
+    /// One whose gateway's acceptance is proof, or is not.
+    pub(crate) fn with_receipts(gives_receipts: bool) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(MORNING, 1.0));
         let term = Arc::new(Term::parse(Term::built_in("114-1").expect("built in")).expect("parses"));
         let index = Arc::new(RegistryIndex::new(Arc::clone(&term), 1));
@@ -63,7 +68,7 @@ impl LaneFixture {
             batch_max: 10,
             queue_max: 100,
             submit_timeout: Duration::from_secs(10),
-            gives_receipts: true,
+            gives_receipts,
             deduplicates_for: None,
             poll_after: None,
         };

@@ -66,7 +66,7 @@ pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u
                 let end = claimed.followed_by(event, context.clock.now());
                 let _settling = context.receipts.settling.of(claimed.notice).await;
                 let end = LedgerEntry { reason, ..end };
-                settling::append_unless_ended(&context.status, &*context.ledger, end).await;
+                settling::append_unless_overtaken(&context.status, &*context.ledger, end).await;
                 settled.insert(claimed.notice);
             }
             Some(ClaimState::Refused | ClaimState::Submitted { .. }) | None => {}

@@ -181,7 +181,8 @@ async fn repair_ended(
 ) {
     let entry = LedgerEntry::of(&item.notice, event, context.clock.now()).through(&held.lane, held.attempt);
     let _settling = context.settling.of(item.notice.id).await;
-    settling::append_unless_ended(&context.status, &*context.ledger, LedgerEntry { reason, ..entry }).await;
+    settling::append_unless_overtaken(&context.status, &*context.ledger, LedgerEntry { reason, ..entry })
+        .await;
 }
 
 /// Gives back a claim whose reference was certainly not used. Best effort: otherwise its successor finds it in doubt.
@@ -363,7 +364,7 @@ pub(crate) async fn end_claim(
         }
     }
     // A receipt may have ended it meanwhile.
-    settling::append_unless_ended(&context.status, &*context.ledger, entry).await;
+    settling::append_unless_overtaken(&context.status, &*context.ledger, entry).await;
     Ok(item)
 }
 
@@ -373,9 +374,9 @@ async fn advance(context: &LaneContext, item: &Pending, moved: &Claim, entry: Op
     let Some(claim) = &item.claim else { return };
     let _settling = context.settling.of(item.notice.id).await;
     let overtaken = match entry {
-        // A receipt may have ended the doubt meanwhile.
+        // A receipt may have ended the doubt meanwhile, or another process that gave it up.
         Some(end) if item.in_doubt && end.event.is_end() => {
-            settling::has_ended(&context.status, &*context.ledger, end).await
+            settling::is_overtaken(&context.status, &*context.ledger, end).await
         }
         _ => false,
     };

@@ -9,7 +9,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::retrying;
 use super::status::Status;
 use crate::ids::NoticeId;
-use crate::ledger::LedgerEntry;
+use crate::invariants::predicates::proves_success;
+use crate::ledger::{Event, LedgerEntry};
 use crate::ports::ledger::Ledger;
 
 /// Locks that notices share by their ids; more of them than are settled at once.
@@ -35,16 +36,18 @@ impl Settling {
     }
 }
 
-/// Whether the ledger has an end for the notice of `entry`.
-pub(crate) async fn has_ended(status: &Status, ledger: &dyn Ledger, entry: &LedgerEntry) -> bool {
-    let known = retrying(status, "ledger", || ledger.entries_of(entry.position, entry.notice)).await;
-    status.watch().check_history(entry.position, known.iter().map(|known| known.event));
-    known.iter().any(|known| known.event.is_end())
+/// Whether the ledger has an end that `end` does not overturn: only proof of success overturns, and only what is none.
+pub(crate) async fn is_overtaken(status: &Status, ledger: &dyn Ledger, end: &LedgerEntry) -> bool {
+    let known = retrying(status, "ledger", || ledger.entries_of(end.position, end.notice)).await;
+    status.watch().check_history(end.position, known.iter().map(|known| known.event));
+    let overturns = |known: Event| proves_success(end.event) && !proves_success(known);
+    known.iter().any(|known| known.event.is_end() && !overturns(known.event))
 }
 
-/// Writes an end, unless its notice has one. Only under the lock of the notice. Tries again until the ledger answers.
-pub(crate) async fn append_unless_ended(status: &Status, ledger: &dyn Ledger, end: LedgerEntry) {
-    if has_ended(status, ledger, &end).await {
+/// Writes an end, unless it [is overtaken](is_overtaken). Only under the lock of the notice. Tries again until the ledger
+/// answers.
+pub(crate) async fn append_unless_overtaken(status: &Status, ledger: &dyn Ledger, end: LedgerEntry) {
+    if is_overtaken(status, ledger, &end).await {
         return;
     }
     retrying(status, "ledger", || ledger.append(vec![end.clone()])).await;

@@ -64,8 +64,9 @@ pub(crate) fn judge(world: &World, outcome: &Outcome) -> Vec<String> {
 /// Whether these ends of a notice, in the order written, are one end that at most proof of success has overturned.
 ///
 /// Of several processes one may be answered after another has taken its partition and ended the notice, or may have been about to
-/// write when it fell asleep. On a free channel, which has no claim, such an end may stand beside the proof. Of an SMS only what
-/// the gateway itself said may: what a process decided by itself goes through the claim, which its successor has.
+/// write when it fell asleep. On a free channel, which has no claim, such an end may stand beside the successor's, and beside the
+/// proof. Of an SMS only what the gateway itself said may: what a process decided by itself goes through the claim, which its
+/// successor has.
 fn is_one_end(channel: Channel, ends: &[&LedgerEntry], several_processes: bool) -> bool {
     let is_proof = |entry: &LedgerEntry| matches!(entry.event, Event::Delivered | Event::Accepted);
     let may_be_overturned = |entry: &LedgerEntry| matches!(entry.event, Event::Failed | Event::Expired);
@@ -77,7 +78,7 @@ fn is_one_end(channel: Channel, ends: &[&LedgerEntry], several_processes: bool) 
         [first, second] if several_processes && channel == Channel::Sms => {
             is_proof(first) && was_refused(second)
         }
-        [first, second] if several_processes => is_proof(first) != is_proof(second),
+        [first, second] if several_processes => !(is_proof(first) && is_proof(second)),
         _ => false,
     }
 }

@@ -28,3 +28,24 @@ async fn a_notice_whose_claim_ended_without_its_entry_is_ended_and_never_sent() 
     assert_eq!(events, [(Event::Claimed, None), (Event::Suppressed, Some("protected"))]);
     assert!(fixture.gateway.arrivals().is_empty());
 }
+
+/// A process slept over its gateway's answer, and its successor gave the notice up as *unknown*. The acceptance was booked, and its
+/// entry left out, so that the recount found a charge without proof. A simulated morning found it (seed 8752).
+#[tokio::test(start_paused = true)]
+async fn acceptance_is_proof_also_after_another_process_gave_the_notice_up() {
+    let fixture = LaneFixture::with_receipts(false);
+    let context = Arc::clone(&fixture.context);
+    let mut outgoing = fixture.outgoing().await;
+    outgoing.item.in_doubt = true;
+    let notice = outgoing.item.notice.clone();
+    let given_up = LedgerEntry::of(&notice, Event::Failed, context.clock.now()).because("unknown");
+    context.ledger.append(vec![given_up]).await.expect("a ledger without faults");
+
+    submit(Arc::clone(&context), vec![outgoing], 0).await;
+
+    let entries =
+        context.ledger.entries_of(notice.position, notice.id).await.expect("a ledger without faults");
+    let events: Vec<Event> = entries.iter().map(|entry| entry.event).collect();
+    assert_eq!(events, [Event::Claimed, Event::Failed, Event::Accepted, Event::Charged]);
+    assert!(fixture.broken().is_empty());
+}
