@@ -15,6 +15,11 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 /// Width of what is drawn, in columns.
 const DRAWN_WIDTH: usize = 110;
 
+/// What is found where nothing is.
+pub(crate) const MISSING: &str = "missing";
+/// What is found where something secret is, or may be.
+pub(crate) const NOT_SHOWN: &str = "a value that is not shown";
+
 /// One mistake in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mistake {
@@ -26,6 +31,13 @@ pub(crate) struct Mistake {
     pub(crate) allowed: String,
     /// Where, in bytes of the file.
     pub(crate) span: Range<usize>,
+}
+
+impl Mistake {
+    /// Whether something is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.found == MISSING
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -51,7 +63,14 @@ impl ConfigurationMistakes {
     /// The mistakes of `file`, which holds `text`; sorted by place.
     pub(crate) fn new(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort_by_key(|mistake| mistake.span.start);
-        Self { file: file.to_owned(), text: without_secrets(text), mistakes }
+        let shown = without_secrets(text);
+        // A secret may stand where its key is not taken for one: behind a string that was never closed, say.
+        let is_blotted_out =
+            |mistake: &Mistake| text.get(mistake.span.clone()) != shown.get(mistake.span.clone());
+        for mistake in mistakes.iter_mut().filter(|mistake| is_blotted_out(mistake)) {
+            mistake.found = format!("found {NOT_SHOWN}");
+        }
+        Self { file: file.to_owned(), text: shown, mistakes }
     }
 
     /// One paragraph a mistake: file, line, column, field, what was found, what is allowed, and the line with

@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::mistakes::{Mistake, sounds_secret};
+use super::mistakes::{MISSING, Mistake, NOT_SHOWN, sounds_secret};
 use super::secret::SecretSource;
 
 /// Longest value that a mistake repeats, in characters.
@@ -226,7 +226,7 @@ impl<'t, 'm> Section<'t, 'm> {
         let head = self.span.start..self.span.start.saturating_add(1).min(self.span.end);
         self.mistakes.push(Mistake {
             field: format!("{}{key}", self.prefix),
-            found: "missing".to_owned(),
+            found: MISSING.to_owned(),
             allowed: allowed.to_owned(),
             span: head,
         });
@@ -249,8 +249,7 @@ impl<'t, 'm> Section<'t, 'm> {
     }
 
     fn wrong(&mut self, key: &str, value: &Spanned<DeValue<'_>>, allowed: &str) {
-        let found =
-            if sounds_secret(key) { "a value that is not shown".to_owned() } else { found(value.get_ref()) };
+        let found = if sounds_secret(key) { NOT_SHOWN.to_owned() } else { found(value.get_ref()) };
         self.mistakes.push(Mistake {
             field: format!("{}{key}", self.prefix),
             found: format!("found {found}"),
