@@ -87,8 +87,10 @@ async fn a_torn_write_behind_the_acknowledged_taps_is_dropped_and_they_are_told(
     for file in ["taps.db-wal", "store.db-wal"] {
         let path = station.data.join(file);
         let whole = fs::read(&path).unwrap();
-        // As if the machine had stopped while the next page was on its way: its first half, of an earlier one's bytes.
-        let half_a_frame = &whole[32..whole.len().min(32 + 2_000)];
+        // As if the machine had stopped while the next page was on its way: its first half, of an earlier one's bytes. The store
+        // may not have written anything yet.
+        let half_a_frame = whole.get(32..whole.len().min(32 + 2_000)).unwrap_or_default();
+        assert!(file != "taps.db-wal" || !half_a_frame.is_empty(), "acknowledged taps are in the file");
         fs::File::options().append(true).open(&path).unwrap().write_all(half_a_frame).unwrap();
     }
     let mut serving = station.serve().await;

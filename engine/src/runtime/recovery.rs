@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::shards::ShardContext;
 use super::{charging, retrying, settling};
 use crate::ids::{LogPosition, NoticeId};
-use crate::ledger::{ClaimKey, ClaimState, Event, LedgerEntry};
+use crate::ledger::{Claim, ClaimKey, ClaimState, Event, LedgerEntry};
 use crate::ports::PortError;
 use crate::ports::tap_log::TapLog;
 
@@ -57,19 +57,20 @@ pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u
         if settled.contains(&claimed.notice) {
             continue;
         }
-        match claim_of(context, claimed).await {
+        let Some(held) = claim_of(context, claimed).await else { continue };
+        match held.state {
             // Its request may have reached the gateway.
-            Some(ClaimState::Open) => {
+            ClaimState::Open => {
                 in_doubt.insert(claimed.notice);
             }
-            Some(ClaimState::Ended { event, reason }) => {
-                let end = claimed.followed_by(event, context.clock.now());
+            ClaimState::Ended { event, reason } => {
+                let end = claimed.followed_by(event, context.clock.now()).through(&held.lane, held.attempt);
                 let _settling = context.receipts.settling.of(claimed.notice).await;
                 let end = LedgerEntry { reason, ..end };
                 settling::append_unless_overtaken(&context.status, &*context.ledger, end).await;
                 settled.insert(claimed.notice);
             }
-            Some(ClaimState::Refused | ClaimState::Submitted { .. }) | None => {}
+            ClaimState::Refused | ClaimState::Submitted { .. } => {}
         }
     }
     KnownNotices { settled, in_doubt }
@@ -87,8 +88,8 @@ fn check_histories(context: &ShardContext, entries: &[LedgerEntry]) {
     }
 }
 
-/// How far the claim has come that `claimed` tells of, if it is still this notice's.
-async fn claim_of(context: &ShardContext, claimed: &LedgerEntry) -> Option<ClaimState> {
+/// The claim that `claimed` tells of, if it is still this notice's.
+async fn claim_of(context: &ShardContext, claimed: &LedgerEntry) -> Option<Claim> {
     let key = ClaimKey {
         term: context.term.name.clone(),
         day: claimed.day,
@@ -97,7 +98,7 @@ async fn claim_of(context: &ShardContext, claimed: &LedgerEntry) -> Option<Claim
         kind: claimed.kind,
     };
     let held = retrying(&context.status, "ledger", || context.ledger.claim_of(&key)).await;
-    held.filter(|held| held.notice == claimed.notice).map(|held| held.state)
+    held.filter(|held| held.notice == claimed.notice)
 }
 
 /// Charges accepted SMS of gateways that give no receipts, where the crash fell between acceptance and charge. (A receipt

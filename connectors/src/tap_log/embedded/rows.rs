@@ -225,10 +225,13 @@ pub(super) fn read(
     let mut places = Vec::new();
     let mut expected = offset;
     while let Some(row) = rows.next()? {
-        let row = CheckedRow::read(partition, row)?;
-        if row.offset != expected {
-            return Err(damaged(Damage::Missing { partition, offset: expected }));
-        }
+        let row = match CheckedRow::read(partition, row) {
+            Ok(row) if row.offset == expected => row,
+            // The sound ones first: the next read begins at the damage.
+            _ if !places.is_empty() => break,
+            Ok(_) => return Err(damaged(Damage::Missing { partition, offset: expected })),
+            Err(error) => return Err(error),
+        };
         expected += 1;
         values.extend_from_slice(row.value);
         places.push((row.received, values.len()));
@@ -292,7 +295,12 @@ pub(super) fn set_aside(connection: &Connection, partition: u32, offset: u64) ->
         .optional()?;
     let left = match left {
         Some(Some(left)) => left,
-        None if offset < end => Vec::new(),
+        // What retention has forgotten is not missing.
+        None if offset < end
+            && earliest(connection, partition)?.is_some_and(|earliest| earliest < offset) =>
+        {
+            Vec::new()
+        }
         Some(None) | None => return Ok(false),
     };
     let received = received_beside(connection, partition, offset)?;
@@ -307,6 +315,10 @@ pub(super) fn set_aside(connection: &Connection, partition: u32, offset: u64) ->
         params![offset, received.as_millis(), checksum, value],
     )?;
     Ok(true)
+}
+
+fn earliest(connection: &Connection, partition: u32) -> rusqlite::Result<Option<u64>> {
+    connection.query_row(&format!("SELECT min(offset) FROM tap_{partition}"), [], |row| row.get(0))
 }
 
 /// The time of receipt of the last sound record before `offset`, else of the first one after it: times never decrease.

@@ -60,7 +60,7 @@ async fn a_flipped_byte_is_reported_with_its_place_and_never_handed_out() {
     for expected in ["taps.db", "0/17", "checksum", "gatebell data check"] {
         assert!(said.contains(expected), "{expected} in {said}");
     }
-    assert_eq!(values(&handed_out), expected(0..10), "the batch before it, and nothing of its own");
+    assert_eq!(values(&handed_out), expected(0..17), "everything before it");
     let (more, again) = until_damage(&mut log).await;
     assert_eq!((more.len(), again), (0, said), "it is said again as long as it is so");
 }
@@ -127,8 +127,9 @@ async fn the_other_partitions_go_on_beside_a_damaged_one() {
     while !all_others(&read) || damages < 2 {
         match log.next().await.unwrap() {
             TapLogEvent::Batch { partition, records, end } => {
-                assert_ne!(partition, 1);
-                read.insert(partition, (records.last().unwrap().offset + 1, end));
+                let last = records.last().unwrap().offset;
+                assert!(partition != 1 || last < 3, "what comes before the damage");
+                read.insert(partition, (last + 1, end));
             }
             TapLogEvent::Damaged { partition, .. } => {
                 assert_eq!(partition, 1);
