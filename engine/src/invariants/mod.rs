@@ -1,7 +1,8 @@
 //! What must hold, numbered: for each promise its number, its sentence, and what happens where it does not hold.
 //!
-//! Whether one holds is asked by the [`predicates`]: functions over plain data, which the simulation asks of a whole day and
-//! production of what it has at hand. In the simulation a breach is a failure. In production a [`Watch`] counts it in
+//! Whether one holds is asked by the [`predicates`]: functions over plain data, which the engine asks of what it has at hand.
+//! In the simulation a breach that the engine notices is a failure, and so is one that only the judge of the whole day sees,
+//! by a naive model and rules of its own. In production a [`Watch`] counts it in
 //! `gatebell_invariant_violations_total` and logs it with its position, and the engine goes on: a parent who waits is worse
 //! served by an engine that stopped. Only where going on would do what cannot be taken back (a message that leaves, money
 //! that is charged, an offset that is committed) that one thing is held back. Each invariant says which, and where nothing

@@ -1,7 +1,7 @@
 //! Whether what must hold does hold: one predicate, or a few, for each [`Invariant`](super::Invariant).
 //!
-//! They take plain data and know neither where it comes from nor what follows: the simulation asks them of a whole day, the
-//! runtime of what it has at hand, `recount` and the tests of what they have read. Each says `true` where the promise is
+//! They take plain data and know neither where it comes from nor what follows: the
+//! runtime asks them of what it has at hand, `recount` and the tests of what they have read. Each says `true` where the promise is
 //! kept. They are written apart from the code that keeps the promises, and share no rule with it.
 
 use std::collections::{BTreeMap, BTreeSet};
