@@ -43,9 +43,13 @@ const COUNTERS: [(&str, &str); 20] = [
     ("gatebell_invariant_violations_total", "Broken invariants, by number: each is a defect"),
 ];
 
-const GAUGES: [(&str, &str); 13] = [
+const GAUGES: [(&str, &str); 14] = [
     ("gatebell_intake_waiting_taps", "Taps that wait for the disk"),
     ("gatebell_tap_lag", "Records of a partition that are written and not yet read"),
+    (
+        "gatebell_uncommitted_taps",
+        "Records of a partition that are written and not yet settled: a new owner would read them again",
+    ),
     ("gatebell_partitions_owned", "Partitions of the taps that this process decides"),
     ("gatebell_kafka_brokers", "Brokers of Kafka that this process knows"),
     ("gatebell_kafka_brokers_up", "Brokers of Kafka that this process is connected to"),

@@ -73,6 +73,7 @@ async fn a_process_that_is_killed_at_random_moments_loses_and_doubles_nothing() 
 
     let reported = readers.await.unwrap();
     let books = books_when_settled(&station, pupils).await;
+    station.until_decided().await;
     assert!(serving.stop("TERM").await.success(), "{}", serving.logged());
     station.assert_all_kept_and_decided(&reported);
     let accounts = books.compared(pupils, &reported, &sim.stop().await);

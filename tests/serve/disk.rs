@@ -46,6 +46,7 @@ async fn a_full_disk_holds_everything_and_room_alone_mends_it() {
     serving.until_ready("readiness", |status, _| status == 200).await;
     assert!(reported.repeated > 0, "readers met the full disk");
     let books = books_when_settled(&station, PUPILS).await;
+    serving.until_committed().await;
     assert!(serving.stop("TERM").await.success(), "{}", serving.logged());
     station.assert_all_kept_and_decided(&reported);
     let accounts = books.compared(PUPILS, &reported, &sim.stop().await);

@@ -109,6 +109,7 @@ async fn one_tap_becomes_two_notices_a_receipt_and_a_line_of_the_bill() {
     );
     assert_eq!(bill[1]["delivered"], 0);
     station.assert_recounted();
+    serving.until_committed().await;
     assert_figures_are_told(&serving.page("/metrics").await.1);
 
     assert!(serving.stop("TERM").await.success());
@@ -125,6 +126,7 @@ fn assert_figures_are_told(page: &str) {
     for promised in [
         "gatebell_taps_total{outcome=\"passage\",detail=\"arrival\"} 1",
         "gatebell_tap_lag{partition=\"0\"} 0",
+        "gatebell_uncommitted_taps{partition=\"0\"} 0",
         "gatebell_lane_queue_depth{lane=\"mitake\"} 0",
         "gatebell_lane_state{lane=\"mitake\",state=\"sending\"} 1",
         "gatebell_lane_permits_total{lane=\"mitake\"} 1",

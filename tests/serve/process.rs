@@ -262,6 +262,15 @@ impl Station {
         (0..PARTITIONS).map(count).sum()
     }
 
+    /// Waits until every tap in the log has its outcome, whoever is killed and started meanwhile.
+    pub(crate) async fn until_decided(&self) {
+        let begun = Instant::now();
+        while self.undecided_taps() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "{} taps stay undecided", self.undecided_taps());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// That every tap that was acknowledged lies in the log, and every tap that does has its outcome; of one that has stopped.
     pub(crate) fn assert_all_kept_and_decided(&self, reported: &Reported) {
         let kept: BTreeSet<String> = self.taps_on_disk().into_iter().collect();
@@ -434,17 +443,29 @@ impl Serving {
         }
     }
 
-    /// Waits until it decides some partition.
-    pub(crate) async fn until_owning(&self) {
+    /// Waits until its figures are as they should be; the last of them.
+    pub(crate) async fn until_figures(&self, what: &str, hold: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
-        let owns = |page: &str| {
-            let mut figures = page.lines().filter_map(|line| line.strip_prefix("gatebell_partitions_owned "));
-            figures.any(|owned| owned != "0")
-        };
-        while !owns(&self.page("/metrics").await.1) {
-            assert!(begun.elapsed() < PATIENCE, "owns nothing:\n{}", self.logged());
+        loop {
+            let page = self.page("/metrics").await.1;
+            if hold(&page) {
+                return page;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what}: not in\n{page}\nthe log: {}", self.logged());
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Waits until it decides some partition.
+    pub(crate) async fn until_owning(&self) {
+        let owns = |page: &str| figures(page, "gatebell_partitions_owned").any(|owned| owned != "0");
+        self.until_figures("partitions of its own", owns).await;
+    }
+
+    /// Waits until nothing that it has read would be read again.
+    pub(crate) async fn until_committed(&self) {
+        let all_is = |page: &str| figures(page, "gatebell_uncommitted_taps{").all(|taps| taps == "0");
+        self.until_figures("every tap settled and committed", all_is).await;
     }
 
     /// Ends it as a crash of the machine's memory would: no clean-up whatever.
@@ -484,6 +505,12 @@ impl Serving {
     pub(crate) fn logged(&self) -> String {
         read_or_nothing(&self.log)
     }
+}
+
+/// The values of the figures whose lines begin with `beginning`.
+fn figures<'a>(page: &'a str, beginning: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = page.lines().filter(move |line| line.starts_with(beginning));
+    lines.filter_map(|line| line.rsplit(' ').next())
 }
 
 impl Drop for Serving {

@@ -350,16 +350,24 @@ impl Dispatcher {
         }
     }
 
-    /// Commits the settled prefix of each partition; a commit that fails is made again with the next.
+    /// Commits the settled prefix of each partition, and tells how far each has come; a commit that fails is made again with
+    /// the next.
     pub(crate) async fn commit_settled(&mut self) {
-        for (partition, owned) in &self.partitions {
-            self.context.status.set_lag(*partition, owned.end.saturating_sub(owned.tenure.next_undecided()));
-        }
         let settled: Vec<(u32, u64)> =
             self.partitions.values().filter_map(OwnedPartition::uncommitted).collect();
-        if settled.is_empty() {
-            return;
+        if !settled.is_empty() {
+            self.commit(settled).await;
         }
+        for (partition, owned) in &self.partitions {
+            let undecided = owned.tenure.next_undecided();
+            self.context.status.set_lag(*partition, owned.end.saturating_sub(undecided));
+            self.context
+                .status
+                .set_uncommitted(*partition, owned.end.max(undecided).saturating_sub(owned.committed));
+        }
+    }
+
+    async fn commit(&mut self, settled: Vec<(u32, u64)>) {
         match self.log.commit(&settled).await {
             Ok(()) => {
                 for (partition, offset) in settled {

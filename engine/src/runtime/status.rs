@@ -369,10 +369,17 @@ impl Status {
         locked(&self.lags).insert(partition, lag);
     }
 
+    /// How many records of a partition its next owner would read again.
+    pub(crate) fn set_uncommitted(&self, partition: u32, records: u64) {
+        metrics::gauge!("gatebell_uncommitted_taps", "partition" => partition.to_string())
+            .set(as_gauge(usize::try_from(records).unwrap_or(usize::MAX)));
+    }
+
     /// A partition is no longer ours.
     pub(crate) fn forget_partition(&self, partition: u32) {
         // What its next owner has to catch up with is not ours to show.
         self.set_lag(partition, 0);
+        self.set_uncommitted(partition, 0);
         locked(&self.lags).remove(&partition);
     }
 
