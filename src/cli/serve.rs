@@ -11,15 +11,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use gatebell_connectors::data_dir::DataDir;
 use gatebell_engine::ports::clock::SystemClock;
+use gatebell_engine::runtime::status::Status;
 use gatebell_engine::term::Term;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Globals, term_choice, tokio_runtime};
+use super::term_choice::{self, ServedTerm};
+use super::{Globals, tokio_runtime};
 use crate::config::{Configuration, LogFormat};
 use crate::home::{CityClock, Home};
 use crate::http::{Addresses, operations};
@@ -30,6 +32,8 @@ use crate::service::Service;
 const LISTENERS_FILE: &str = "listeners.json";
 /// The longest that threads may hold up the end of the process.
 const THREADS_STOP_MAX: Duration = Duration::from_secs(2);
+/// How often a starting process looks whether it is live yet, and then may look what its term means.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What a process returns that was ended by a second signal.
 const EXIT_AT_ONCE: i32 = 130;
 
@@ -52,9 +56,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let _lock = directory.lock_engine()?;
     Home::prepare_for_start(&configuration, CityClock::Real)?;
     let home = Home::of(&configuration, directory, CityClock::Real)?;
-    term_choice::begin_to_serve(&home, &read)?;
+    let term = term_choice::begin_to_serve(&home, &read)?;
     let runtime = tokio_runtime()?;
-    let served = runtime.block_on(serve(&configuration, read.term, &home, metrics));
+    let served = runtime.block_on(serve(&configuration, (read.term, term), &home, metrics));
     runtime.shutdown_timeout(THREADS_STOP_MAX);
     served?;
     Ok(ExitCode::SUCCESS)
@@ -62,7 +66,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 async fn serve(
     configuration: &Configuration,
-    term: Term,
+    (term, served): (Term, ServedTerm),
     home: &Home,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<()> {
@@ -90,19 +94,48 @@ async fn serve(
             "today is outside the term: every tap will be without school; --term serves another one"
         );
     }
-    let ended = until_stopped(service, &mut signals).await;
+    let other_meaning = term_loses_its_meaning(service.status(), Arc::new(served));
+    let ended = until_stopped(service, &mut signals, other_meaning).await;
     drop(listeners_file);
     ended
 }
 
-/// Runs until a signal comes or something ends by itself, then stops.
-async fn until_stopped(service: Service, signals: &mut Signals) -> anyhow::Result<()> {
+/// Returns when the name of the term turns out to mean something else, which another process may have made of it while this
+/// one started; never, if all is well.
+async fn term_loses_its_meaning(status: Arc<Status>, served: Arc<ServedTerm>) {
+    let mut looked = tokio::time::interval(LOOK_EVERY);
+    loop {
+        looked.tick().await;
+        if !status.is_live() {
+            continue;
+        }
+        let served = Arc::clone(&served);
+        match tokio::task::spawn_blocking(move || served.is_still_meant()).await {
+            Ok(Ok(true)) => break,
+            Ok(Ok(false)) => return,
+            Ok(Err(cause)) => tracing::warn!(%cause, "cannot read what the term means; trying again"),
+            Err(cause) => tracing::error!(%cause, "cannot look what the term means"),
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Runs until a signal comes, something ends by itself or the term gets an `other_meaning`; then stops.
+async fn until_stopped(
+    service: Service,
+    signals: &mut Signals,
+    other_meaning: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut may_go_on = Ok(());
     tokio::select! {
         biased;
         name = signals.next() => {
             tracing::info!(signal = name, "stopping: no more taps; again to end at once");
         }
         () = service.ended() => {}
+        () = other_meaning => {
+            may_go_on = Err(anyhow!("another process gave the term's name another meaning while this one started: start again"));
+        }
     }
     tokio::select! {
         biased;
@@ -110,7 +143,7 @@ async fn until_stopped(service: Service, signals: &mut Signals) -> anyhow::Resul
             tracing::warn!("ending at once; what is on the wire stays in doubt until the next start");
             std::process::exit(EXIT_AT_ONCE);
         }
-        stopped = service.stop() => stopped,
+        stopped = service.stop() => may_go_on.and(stopped),
     }
 }
 

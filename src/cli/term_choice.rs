@@ -4,9 +4,11 @@
 //! served, or was billed, is refused. Which terms a city knows is kept with it, wherever it lives.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use gatebell_connectors::store::terms::KnownTerms;
+use gatebell_engine::ports::PortError;
 use gatebell_engine::term::Term;
 
 use super::Globals;
@@ -97,11 +99,29 @@ pub(crate) fn read(name_or_file: &str) -> anyhow::Result<ReadTerm> {
     Ok(ReadTerm { term, text: text.to_owned() })
 }
 
+/// A term that this process serves, and where its name is known.
+pub(crate) struct ServedTerm {
+    known: Arc<dyn KnownTerms>,
+    term: Term,
+}
+
+impl ServedTerm {
+    /// That the name still means this term. To be asked once others can see that this process runs: from then on they do
+    /// not change it.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub(crate) fn is_still_meant(&self) -> Result<bool, PortError> {
+        let text = self.known.text(&self.term.name)?;
+        Ok(text.is_some_and(|text| Term::parse(&text).is_ok_and(|meant| meant == self.term)))
+    }
+}
+
 /// Has the city at `home` know the term that was read as the one that is served from now on.
 ///
 /// # Errors
 /// When its name means something else there, or the term cannot be kept.
-pub(crate) fn begin_to_serve(home: &Home, read: &ReadTerm) -> anyhow::Result<()> {
+pub(crate) fn begin_to_serve(home: &Home, read: &ReadTerm) -> anyhow::Result<ServedTerm> {
     let ReadTerm { term, text } = read;
     let known = home.terms()?;
     // What a data directory's name means was asked before its lock was taken, which nobody else has now.
@@ -110,8 +130,28 @@ pub(crate) fn begin_to_serve(home: &Home, read: &ReadTerm) -> anyhow::Result<()>
     if !is_known {
         let is_ours = known.define(&term.name, text, meant.as_deref())?;
         ensure!(is_ours, "another process gave the name {} a meaning just now: start again", term.name);
+        if let Some(before) = meant.filter(|_| home.is_shared()) {
+            give_way(home, &*known, term, text, &before)?;
+        }
     }
-    Ok(known.serve(&term.name)?)
+    known.serve(&term.name)?;
+    Ok(ServedTerm { known, term: term.clone() })
+}
+
+/// Takes the new meaning back when a process turns out to run that may have begun with the one `before`. Of two that start
+/// at once one sees the other: this here, or the other that its term [is no longer meant](ServedTerm::is_still_meant).
+fn give_way(
+    home: &Home,
+    known: &dyn KnownTerms,
+    term: &Term,
+    text: &str,
+    before: &str,
+) -> anyhow::Result<()> {
+    if !home.engine_is_running()? {
+        return Ok(());
+    }
+    known.define(&term.name, before, Some(text))?;
+    bail!("another process began to serve while the term {} was given a meaning: start again", term.name)
 }
 
 /// Refuses `term` when its name means something else in the city at `home`: when it is served there just now, or was billed.
@@ -170,4 +210,31 @@ fn parse(file: &Path) -> anyhow::Result<ReadTerm> {
         std::fs::read_to_string(file).with_context(|| format!("cannot read the term {}", file.display()))?;
     let term = Term::parse(&text).with_context(|| format!("the term {} has mistakes", file.display()))?;
     Ok(ReadTerm { term, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use gatebell_connectors::data_dir::DataDir;
+    use gatebell_connectors::store::embedded::terms::EmbeddedKnownTerms;
+
+    use super::*;
+
+    #[test]
+    fn a_term_whose_name_was_given_another_meaning_is_no_longer_meant() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let directory = DataDir::open(folder.path()).expect("a data directory");
+        let known: Arc<dyn KnownTerms> = Arc::new(EmbeddedKnownTerms::of(&directory));
+        let ReadTerm { term, text } = read("114-1").expect("a built-in term");
+        let name = term.name.clone();
+        assert!(known.define(&name, &text, None).expect("it can be written"));
+        let served = ServedTerm { known: Arc::clone(&known), term };
+        assert!(served.is_still_meant().expect("it can be read"));
+        let commented = format!("# As it was decided in August\n{text}");
+        assert!(known.define(&name, &commented, Some(&text)).expect("it can be written"));
+        assert!(served.is_still_meant().expect("it can be read"), "a comment means nothing");
+        let other = text.replace("sms_price = 75", "sms_price = 80");
+        assert_ne!(other, text);
+        assert!(known.define(&name, &other, Some(&commented)).expect("it can be written"));
+        assert!(!served.is_still_meant().expect("it can be read"));
+    }
 }

@@ -8,9 +8,9 @@ use std::fmt;
 use std::io::IsTerminal as _;
 use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
-
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// Width of what is drawn, in columns.
 const DRAWN_WIDTH: usize = 110;
@@ -137,11 +137,25 @@ impl Diagnostic for Drawing<'_> {
 /// Whether a key by this name would hold a secret itself, rather than name the file or variable that does.
 pub(crate) fn sounds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    !key.ends_with("_file")
-        && !key.ends_with("_env")
-        && ["password", "secret", "token", "key", "credential", "account", "user"]
+    !names_where(&key)
+        && (["password", "passwd", "secret", "token", "key", "credential", "account", "user"]
             .iter()
             .any(|word| key.contains(word))
+            || key.split(['_', '-']).any(|word| ["pass", "pwd", "auth", "pin"].contains(&word)))
+}
+
+/// Whether what stands under `key` says where a secret is.
+fn names_where(key: &str) -> bool {
+    key.ends_with("_file") || key.ends_with("_env")
+}
+
+/// Whether `value`, under a key that says where a secret is, might be that secret itself: no path, and nothing that a
+/// variable could be called.
+fn may_be_pasted(key: &str, value: &str) -> bool {
+    let is_variable =
+        value.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_');
+    let is_path = value.contains('/') || value.contains('.');
+    names_where(&key.to_ascii_lowercase()) && !value.is_empty() && !is_variable && !is_path
 }
 
 /// `text` with everything secret overwritten by `*`, byte for byte: values under keys that sound secret,
@@ -162,16 +176,22 @@ fn without_secrets(text: &str) -> String {
 
 fn spans_of_secrets(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
-        match value.get_ref() {
-            _ if sounds_secret(key.get_ref()) => secrets.push(value.span()),
-            DeValue::Table(inner) => spans_of_secrets(inner, secrets),
-            DeValue::Array(elements) => {
-                for inner in elements.iter().filter_map(|element| element.get_ref().as_table()) {
-                    spans_of_secrets(inner, secrets);
-                }
-            }
-            _ => {}
+        if sounds_secret(key.get_ref()) {
+            secrets.push(value.span());
+        } else {
+            spans_within(key.get_ref(), value, secrets);
         }
+    }
+}
+
+fn spans_within(key: &str, value: &Spanned<DeValue<'_>>, secrets: &mut Vec<Range<usize>>) {
+    match value.get_ref() {
+        DeValue::String(text) if may_be_pasted(key, text) => secrets.push(value.span()),
+        DeValue::Table(inner) => spans_of_secrets(inner, secrets),
+        DeValue::Array(elements) => {
+            elements.iter().for_each(|element| spans_within(key, element, secrets));
+        }
+        _ => {}
     }
 }
 
@@ -179,7 +199,12 @@ fn line_without_secrets(line: &str) -> String {
     let body = line.trim_end_matches(['\n', '\r']);
     let end = &line[body.len()..];
     match body.split_once('=') {
-        Some((key, value)) if sounds_secret(key.trim()) => format!("{key}={}{end}", "*".repeat(value.len())),
+        Some((key, value))
+            if sounds_secret(key.trim())
+                || may_be_pasted(key.trim(), value.trim().trim_matches(['"', '\''])) =>
+        {
+            format!("{key}={}{end}", "*".repeat(value.len()))
+        }
         _ => format!("{}{end}", without_url_user(body)),
     }
 }
@@ -202,14 +227,19 @@ mod tests {
             "  hmac_key=\"hunter2\"\n",
             "url = \"https://me:hunter2@sms.example/api\"\n",
             "Password = \"\"\"hunter2\"\"\"\r\n",
+            "password_env = \"hunter2-Hunter2\"\n",
+            "password_file = 'hunter2hunter2'\n",
+            "basic-auth = \"hunter2\"\n",
+            "gateway = [[{ pwd = \"hunter2\" }]]\n",
         ] {
             let shown = without_secrets(line);
             assert!(!shown.contains("hunter2"), "{shown}");
             assert_eq!(shown.len(), line.len(), "spans must still fit");
         }
-        assert_eq!(
-            without_secrets("password_file = \"/run/secrets/sms\"\n"),
-            "password_file = \"/run/secrets/sms\"\n"
-        );
+        for line in
+            ["password_file = \"/run/secrets/sms\"\n", "password_env = \"SMS_PASSWORD\"\n", "passages = 2\n"]
+        {
+            assert_eq!(without_secrets(line), line);
+        }
     }
 }

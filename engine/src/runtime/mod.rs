@@ -34,6 +34,7 @@ mod rejecting;
 mod seat;
 mod sending;
 mod settling;
+mod shard_task;
 mod shards;
 pub mod status;
 mod tasks;

@@ -31,11 +31,16 @@ pub(crate) struct RegistryFollower {
 }
 
 impl RegistryFollower {
-    /// Reads the whole registry; tries again until it has it.
+    /// Reads the whole registry and reports it, so that whoever looks sees a process before it is live; tries again until it
+    /// has it.
     pub(crate) async fn load(&mut self) {
         loop {
-            match self.catch_up().await {
-                Ok(_) => break,
+            let loaded = match self.catch_up().await {
+                Ok(_) => self.feed.report_applied(self.index.version()).await,
+                Err(cause) => Err(cause),
+            };
+            match loaded {
+                Ok(()) => break,
                 Err(cause) => {
                     self.status.trouble("registry", &cause);
                     tokio::time::sleep(PORT_RETRY).await;

@@ -1,9 +1,8 @@
 //! Drives the shards: reads the tap log, gives each owned partition to a task of its own, commits what is settled.
 //!
 //! The one task that owns the log never waits for a shard, a lane or the ledger: a shard that is full has its partition
-//! paused, and the others go on. A partition's task reads what the ledger knows, then decides batches and hands notices to
-//! the lanes; it waits where a lane is full, and with it only its own partition. Beside it a task settles the partition's
-//! receipts.
+//! paused, and the others go on. Each partition has a task that [decides](super::shard_task) and may wait, with nobody but
+//! its own partition; beside it another one settles the partition's receipts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,33 +13,28 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::holdings::Holdings;
-use super::pending::{LaneIntakes, Pending};
+use super::pending::LaneIntakes;
 use super::receipts::{self, ReceiptContext};
 use super::recovery::{self, KnownNotices};
 use super::rejecting::Rejection;
+use super::shard_task::ShardTask;
 use super::status::Status;
 use super::tasks::{TaskWrap, Tasks};
 use super::tenure::Tenure;
 use super::vitals::Vitals;
 use super::{EngineError, PORT_RETRY};
-use crate::ids::LogPosition;
 use crate::index::RegistryIndex;
-use crate::invariants::{Invariant, Watch, predicates};
 use crate::ledger::OwnerToken;
 use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
-use crate::ports::rejected::RejectedRecord;
 use crate::ports::tap_log::{TapLog, TapLogEvent, TapRecord};
-use crate::shard::{Decisions, Shard};
-use crate::tap::{Outcome, RejectReason};
+use crate::shard::Shard;
 use crate::term::Term;
 
 /// Batches that wait for one shard; then its partition pauses.
 const SHARD_QUEUE_BATCHES: usize = 4;
 /// How often what is settled is committed, in real time.
 const COMMIT_EVERY: Duration = Duration::from_millis(250);
-/// How often a shard whose registry is behind looks again, in real time.
-const REGISTRY_CHECK: Duration = Duration::from_millis(20);
 /// Wait before a partition that could not be taken over is tried again, in real time.
 const TAKE_OVER_RETRY: Duration = Duration::from_secs(2);
 /// How long requests of revoked partitions may take to land before these are handed over.
@@ -262,9 +256,15 @@ impl Dispatcher {
     }
 
     fn still_draining(&mut self, partition: u32) -> Vec<Arc<Tenure>> {
-        let former = self.former.entry(partition).or_default();
-        former.retain(|tenure| !tenure.is_drained());
-        former.clone()
+        self.forget_drained();
+        self.former.get(&partition).cloned().unwrap_or_default()
+    }
+
+    fn forget_drained(&mut self) {
+        self.former.retain(|_, tenures| {
+            tenures.retain(|tenure| !tenure.is_drained());
+            !tenures.is_empty()
+        });
     }
 
     fn hand_on(&mut self, partition: u32, records: Vec<TapRecord>, end: u64) {
@@ -358,6 +358,7 @@ impl Dispatcher {
         if !settled.is_empty() {
             self.commit(settled).await;
         }
+        self.forget_drained();
         for (partition, owned) in &self.partitions {
             let undecided = owned.tenure.next_undecided();
             self.context.status.set_lag(*partition, owned.end.saturating_sub(undecided));
@@ -386,198 +387,5 @@ impl Dispatcher {
         let partitions: Vec<u32> = self.partitions.keys().copied().collect();
         self.end_tenures(&partitions);
         while self.settlers.join_next().await.is_some() {}
-    }
-}
-
-/// Decides one partition's records, in order.
-struct ShardTask {
-    context: Arc<ShardContext>,
-    tenure: Arc<Tenure>,
-    shard: Shard,
-    /// Records below this offset are folded silently, the others are decided.
-    live_from: u64,
-    /// This process's former tenures of the partition, as far as they were not drained.
-    former: Vec<Arc<Tenure>>,
-    /// What the ledger has of notices of records at or above it.
-    known: KnownNotices,
-    stop: CancellationToken,
-}
-
-impl ShardTask {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Vec<TapRecord>>) {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return,
-            () = self.tenure.over() => return,
-            known = self.recover() => self.known = known,
-        }
-        let mut decisions = Decisions::default();
-        while let Some(records) = inbox.recv().await {
-            self.context.room.notify_one();
-            if self.tenure.has_ended() || self.stop.is_cancelled() {
-                return;
-            }
-            if self.registry_covers(&records).await.is_err() {
-                return;
-            }
-            let live = records.partition_point(|record| record.offset < self.live_from);
-            let (folded, decided) = records.split_at(live);
-            decisions.clear();
-            self.shard.decide(folded, &mut decisions);
-            if decided.is_empty() {
-                continue;
-            }
-            decisions.clear();
-            self.shard.decide(decided, &mut decisions);
-            let (pending, rejections) = self.account_for(decided, &decisions);
-            if self.reject(rejections).await.is_err() || self.send(pending).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// What the ledger has, once it also has what this process was still sending when it lost the partition.
-    async fn recover(&self) -> KnownNotices {
-        join_all(self.former.iter().map(|tenure| tenure.drained())).await;
-        recovery::known_from(&self.context, self.tenure.partition(), self.live_from).await
-    }
-
-    /// Waits until the index has every change that counts for `records`. `Err` when the tenure ends or the engine stops
-    /// meanwhile.
-    async fn registry_covers(&self, records: &[TapRecord]) -> Result<(), ()> {
-        let Some(last_received) = records.iter().map(|record| record.received).max() else { return Ok(()) };
-        while !self.context.vitals.registry_covers(last_received) {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(()),
-                () = self.tenure.over() => return Err(()),
-                () = tokio::time::sleep(REGISTRY_CHECK) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts outcomes, opens the notices in the tenure, and returns what goes to the lanes and to the rejected log.
-    fn account_for(
-        &mut self,
-        records: &[TapRecord],
-        decisions: &Decisions,
-    ) -> (Vec<Pending>, Vec<Rejection>) {
-        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Default::default() };
-        let partition = self.tenure.partition();
-        let read = records.iter().map(|record| record.offset);
-        let decided = decisions.taps.iter().map(|decision| decision.offset);
-        let position = LogPosition { partition, offset: first.offset };
-        watch_decisions(self.context.status.watch(), position, self.tenure.next_undecided(), read, decided);
-        let mut counts = [0u64; Outcome::ALL.len()];
-        let mut pending = Vec::with_capacity(decisions.notices.len());
-        let mut rejections = Vec::new();
-        let mut unsettled: Vec<(u64, u32)> = Vec::new();
-        let read_at = self.context.clock.monotonic();
-        for (decision, record) in decisions.taps.iter().zip(records) {
-            counts[outcome_place(decision.outcome)] += 1;
-            let mut open = 0;
-            for routed in decisions.notices_of(decision) {
-                let notice = self.shard.notice(decision, routed);
-                if self.known.settled.remove(&notice.id) {
-                    continue;
-                }
-                open += 1;
-                let in_doubt = self.known.in_doubt.remove(&notice.id);
-                let item = Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at);
-                pending.push(if in_doubt { item.in_doubt() } else { item });
-            }
-            if let Outcome::Rejected(reason) = decision.outcome {
-                open += 1;
-                rejections.push(self.rejection(record, reason));
-            }
-            unsettled.push((decision.offset, open));
-        }
-        self.tenure.decided(last.offset + 1, unsettled);
-        self.context.status.count_taps(&counts);
-        let unregistered = decisions.taps.iter().filter(|decision| decision.unregistered_reader).count();
-        self.context.status.count_unregistered_readers(unregistered as u64);
-        (pending, rejections)
-    }
-
-    fn rejection(&self, record: &TapRecord, reason: RejectReason) -> Rejection {
-        let record = RejectedRecord {
-            position: LogPosition { partition: self.tenure.partition(), offset: record.offset },
-            received: record.received,
-            reason,
-            value: record.value.clone(),
-        };
-        Rejection { record, tenure: Arc::clone(&self.tenure) }
-    }
-
-    /// Sends records to the rejected log, waiting where its queue is full. `Err` when the tenure ends or the engine stops
-    /// meanwhile: what is left is read again.
-    async fn reject(&self, rejections: Vec<Rejection>) -> Result<(), ()> {
-        for rejection in rejections {
-            tokio::select! {
-                biased;
-                sent = self.context.rejections.send(rejection) => sent.map_err(|_| ())?,
-                () = self.stop.cancelled() => return Err(()),
-                () = self.tenure.over() => return Err(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands notices to their lanes, waiting where one is full. `Err` when the tenure ends or the engine stops meanwhile:
-    /// what is left is read again.
-    async fn send(&self, pending: Vec<Pending>) -> Result<(), ()> {
-        for item in pending {
-            let intake = self.context.lanes.of(item.notice.channel);
-            match intake.try_send(item) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(item)) => {
-                    tokio::select! {
-                        biased;
-                        () = self.stop.cancelled() => return Err(()),
-                        () = self.tenure.over() => return Err(()),
-                        sent = intake.send(item) => sent.map_err(|_| ())?,
-                    }
-                }
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(()),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What must hold of a batch that was decided: one decision for each record read (T1), none of them for a record below
-/// `next_undecided` (T2).
-fn watch_decisions(
-    watch: &Watch,
-    position: LogPosition,
-    next_undecided: u64,
-    read: impl Iterator<Item = u64>,
-    decided: impl Iterator<Item = u64> + Clone,
-) {
-    watch.check(Invariant::T1, predicates::one_outcome_each(read, decided.clone()), position);
-    watch.check(Invariant::T2, predicates::nothing_decided_again(next_undecided, decided), position);
-}
-
-fn outcome_place(outcome: Outcome) -> usize {
-    Outcome::ALL.iter().position(|known| *known == outcome).expect("ALL names every outcome")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_left_out_and_a_record_decided_again_are_counted() {
-        let position = LogPosition { partition: 1, offset: 7 };
-        for (read, decided, broken) in [
-            (&[7, 8, 9][..], &[7, 8, 9][..], None),
-            (&[7, 8, 9], &[7, 9], Some(Invariant::T1)),
-            (&[6, 7], &[6, 7], Some(Invariant::T2)),
-        ] {
-            let watch = Watch::new();
-            watch_decisions(&watch, position, 7, read.iter().copied(), decided.iter().copied());
-            assert_eq!(watch.violations().first().map(|seen| seen.invariant), broken, "{read:?} {decided:?}");
-        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use compact_str::CompactString;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::message_ids::{
@@ -22,13 +23,15 @@ use super::ledger_rows::{Stamps, instant, notice, notice_blob, position, positio
 use super::receipt_progress::{status_columns, status_of};
 use super::session::{CqlSession, Read, Write};
 
-/// Bits of a parked receipt's name that are the process's own. With the microseconds of this millennium they fit 63.
-const PROCESS_BITS: u32 = 12;
+/// Bits of a parked receipt's name that are the process's own: the microseconds before them fit 63 bits until 2255.
+const PROCESS_BITS: u32 = 10;
 const HOUR_US: i64 = 3_600_000_000;
 /// Hours that are looked at beside this one: a day, and one for clocks that differ. Rows live for somewhat longer.
 const HOURS_BACK: i64 = 25;
 /// Parked receipts are counted before a process parks its first, and again whenever it has parked so many more.
 const COUNTED_EVERY_RECEIPTS: usize = 500;
+/// Requests that take receipts away at once; a callback waits for them when too many are parked.
+const DELETES_AT_ONCE: usize = 32;
 
 /// The ids of one lane's gateway, for the notices of one log.
 #[derive(Debug)]
@@ -198,12 +201,12 @@ impl MessageIds for CqlMessageIds {
     }
 
     async fn unpark(&self, sequences: Vec<u64>) -> Result<(), PortError> {
-        for sequence in sequences {
+        let deletes = sequences.into_iter().map(|sequence| async move {
             let sequence = signed(sequence)?;
             let values = (&self.log, self.lane.as_str(), hour_of(sequence), sequence);
-            self.session.write(&self.delete_parked, values).await?;
-        }
-        Ok(())
+            self.session.write(&self.delete_parked, values).await
+        });
+        stream::iter(deletes).buffer_unordered(DELETES_AT_ONCE).try_collect().await
     }
 }
 

@@ -83,7 +83,9 @@ fn replace(file: &Path, text: &str) -> Result<(), PortError> {
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
         open.write_all(text.as_bytes())?;
         open.sync_all()?;
-        fs::rename(&unfinished, file)
+        fs::rename(&unfinished, file)?;
+        // The name is the folder's.
+        file.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
     write().map_err(|error| PortError::new(PORT, format_args!("cannot write {}: {error}", file.display())))
 }

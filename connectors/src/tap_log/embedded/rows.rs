@@ -162,9 +162,20 @@ pub(super) enum Damage {
         "the tap at {partition}/{offset} is missing, though later ones are there; gatebell data check finds all of them"
     )]
     Missing { partition: u32, offset: u64 },
+    /// As [`Damage::Missing`], from `offset` to `last`.
+    #[error(
+        "the taps at {partition}/{offset} to {last} are missing, though later ones are there: set aside one by one, or restored \
+         from a copy where they are many"
+    )]
+    Gap { partition: u32, offset: u64, last: u64 },
     /// Up to where the partition is settled does not match its checksum.
     #[error("the committed offset of partition {partition} is damaged: its checksum does not match")]
     Committed { partition: u32 },
+    /// More is settled than was ever written: the last taps are gone.
+    #[error(
+        "partition {partition} is settled up to offset {committed}, but its taps end at {end}: the last ones are gone"
+    )]
+    CutOff { partition: u32, committed: u64, end: u64 },
     /// The log's own name and number of partitions do not match their checksum.
     #[error("the log's name or number of partitions is damaged: restore the data directory from a copy")]
     Identity,
@@ -263,20 +274,29 @@ pub(super) fn damages(connection: &Connection, partition: u32) -> rusqlite::Resu
     let mut expected = None;
     while let Some(row) = rows.next()? {
         let offset: u64 = row.get(0)?;
-        damages
-            .extend((expected.unwrap_or(offset)..offset).map(|offset| Damage::Missing { partition, offset }));
+        damages.extend(gap(partition, expected.unwrap_or(offset), offset));
         if CheckedRow::read(partition, row).is_err() {
             damages.push(Damage::Altered { partition, offset });
         }
         expected = Some(offset + 1);
     }
-    if let Err(error) = committed(connection, partition) {
-        if !is_damage(&error) {
-            return Err(error);
-        }
-        damages.push(Damage::Committed { partition });
+    let end = expected.unwrap_or(0);
+    match committed(connection, partition) {
+        Ok(Some(committed)) if committed > end => damages.push(Damage::CutOff { partition, committed, end }),
+        Ok(_) => {}
+        Err(error) if is_damage(&error) => damages.push(Damage::Committed { partition }),
+        Err(error) => return Err(error),
     }
     Ok(damages)
+}
+
+/// What is missing before `found`, where `expected` should have been.
+fn gap(partition: u32, expected: u64, found: u64) -> Option<Damage> {
+    match found.saturating_sub(expected) {
+        0 => None,
+        1 => Some(Damage::Missing { partition, offset: expected }),
+        _ => Some(Damage::Gap { partition, offset: expected, last: found - 1 }),
+    }
 }
 
 /// Puts in the place of a damaged tap a record that is no tap, whatever is left behind [`SET_ASIDE`]; `false`, and nothing is
@@ -351,21 +371,40 @@ pub(super) fn first_from(
         .optional()
 }
 
-/// The offset of the first record received at or after `from` (or of the earliest record); the end where there is none.
+/// The time of receipt of the first sound record at or after `offset`.
+fn sound_receipt_from(
+    connection: &Connection,
+    partition: u32,
+    offset: u64,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset >= ?1 ORDER BY offset"
+    ))?;
+    let mut rows = statement.query([offset])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(sound) = CheckedRow::read(partition, row) {
+            return Ok(Some(sound.received));
+        }
+    }
+    Ok(None)
+}
+
+/// The offset of the first record received at or after `from` (or of the earliest record); the end where there is none. A
+/// damaged record counts as received when the next sound one was: whoever reads it will say so.
 pub(super) fn seek(
     connection: &Connection,
     partition: u32,
     from: Option<Timestamp>,
 ) -> rusqlite::Result<u64> {
     let end = end(connection, partition)?;
-    let Some((earliest, _)) = first_from(connection, partition, 0)? else { return Ok(end) };
+    let Some(earliest) = earliest(connection, partition)? else { return Ok(end) };
     let Some(from) = from else { return Ok(earliest) };
     // Everything before `low` was received before `from`; nothing from `high` on was.
     let (mut low, mut high) = (earliest, end);
     while low < high {
         let middle = low + (high - low) / 2;
-        match first_from(connection, partition, middle)? {
-            Some((_, received)) if received < from => low = middle + 1,
+        match sound_receipt_from(connection, partition, middle)? {
+            Some(received) if received < from => low = middle + 1,
             _ => high = middle,
         }
     }
@@ -410,7 +449,7 @@ pub(super) fn forget_before(
     before: Timestamp,
     taps_max: u64,
 ) -> rusqlite::Result<usize> {
-    let Some((earliest, _)) = first_from(connection, partition, 0)? else { return Ok(0) };
+    let Some(earliest) = earliest(connection, partition)? else { return Ok(0) };
     let settled = committed(connection, partition)?.unwrap_or(0);
     let last = end(connection, partition)?.saturating_sub(1);
     let keep_from =

@@ -345,8 +345,9 @@ async fn errors_hold_nothing_of_the_taps() {
     let (mut log, intake) = on_disk.reopen().unwrap();
     let card = CardNumber::new("0417391826541234").unwrap();
     let value = Bytes::from_static(br#"{"card":"0417391826541234"}"#);
-    intake.append(vec![IncomingTap { card, value }]).await.unwrap();
-    Connection::open(on_disk.data().taps()).unwrap().execute("UPDATE tap_0 SET checksum = 1", []).unwrap();
+    intake.append(vec![IncomingTap { card, value }, tap(1)]).await.unwrap();
+    let damage = "UPDATE tap_0 SET checksum = 1 WHERE offset = 0";
+    Connection::open(on_disk.data().taps()).unwrap().execute(damage, []).unwrap();
     let printed = format!("{:?} {intake:?} {log:?}", records(&mut log).await.unwrap_err());
     assert!(!printed.contains("0417391826541234"), "{printed}");
 }

@@ -108,6 +108,60 @@ async fn what_is_set_aside_is_no_tap_and_the_partition_goes_on_by_itself() {
 }
 
 #[tokio::test]
+async fn a_gap_of_whatever_size_is_one_finding() {
+    const FAR: u64 = 1 << 40;
+    let on_disk = written(30).await;
+    sql(&on_disk, "DELETE FROM tap_0 WHERE offset BETWEEN 10 AND 14");
+    sql(&on_disk, &format!("UPDATE tap_0 SET offset = {FAR} WHERE offset = 29"));
+    let found = look_for(&on_disk.data());
+    let said: Vec<&str> = found.iter().map(|damage| damage.what.as_str()).collect();
+    assert_eq!(found.len(), 3, "{said:?}");
+    assert!(said[0].contains("0/10 to 14 are missing"), "{said:?}");
+    assert!(said[1].contains(&format!("0/29 to {} are missing", FAR - 1)), "{said:?}");
+    assert_eq!(found[2].tap.map(|tap| tap.offset), Some(FAR), "a row in another place is damaged");
+}
+
+#[tokio::test]
+async fn last_taps_that_are_gone_though_settled_are_found() {
+    let on_disk = written(30).await;
+    let (mut log, intake) = on_disk.reopen().unwrap();
+    log.commit(&[(0, 30)]).await.unwrap();
+    drop((log, intake));
+    assert_eq!(look_for(&on_disk.data()), []);
+    sql(&on_disk, "DELETE FROM tap_0 WHERE offset >= 25");
+    let found = look_for(&on_disk.data());
+    assert!(found[0].what.contains("settled up to offset 30, but its taps end at 25"), "{found:?}");
+}
+
+#[tokio::test]
+async fn what_was_forgotten_is_not_set_aside() {
+    let on_disk = written(30).await;
+    sql(&on_disk, "DELETE FROM tap_0 WHERE offset < 10");
+    let check = TapLogCheck::open(&on_disk.data()).unwrap().unwrap();
+    for offset in [0, 9] {
+        assert!(!check.set_aside(LogPosition { partition: 0, offset }).unwrap(), "{offset}");
+    }
+    let earliest: u64 = Connection::open(on_disk.data().taps())
+        .unwrap()
+        .query_row("SELECT min(offset) FROM tap_0", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(earliest, 10);
+}
+
+#[tokio::test]
+async fn a_damaged_old_tap_is_no_hindrance_to_forgetting_and_to_finding_a_time() {
+    let on_disk = written(30).await;
+    let (mut log, _intake) = on_disk.reopen().unwrap();
+    log.commit(&[(0, 30)]).await.unwrap();
+    // The earliest one, and one that the bisection for a time looks at.
+    sql(&on_disk, "UPDATE tap_0 SET received = received + 1 WHERE offset IN (0, 14, 15)");
+    let later = Timestamp::from_millis(i64::MAX);
+    assert_eq!(log.rewind(0, Some(later)).await.unwrap(), 30);
+    let forget = move |connection: &Connection| rows::forget_before(connection, 0, later, 100);
+    assert_eq!(log.shared.writer.write(forget).await.unwrap(), 29);
+}
+
+#[tokio::test]
 async fn the_other_partitions_go_on_beside_a_damaged_one() {
     let on_disk = OnDisk::new();
     let (log, intake) = on_disk.reopen().unwrap();
