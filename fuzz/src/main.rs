@@ -2,6 +2,7 @@
 //!
 //! An input that a target does not hold for is written to `artifacts/TARGET/` and ends the run.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -31,12 +32,18 @@ struct Args {
     /// What the inputs are made from; another seed makes others
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Instead: feeds one target with this file, as it was kept, and lets it say what does not hold
+    #[arg(long, conflicts_with_all = ["inputs", "seed"])]
+    file: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     for name in &args.targets {
         anyhow::ensure!(TARGETS.iter().any(|target| target.name == name), "there is no target {name}");
+    }
+    if let Some(file) = &args.file {
+        return run_file(file, &args.targets);
     }
     let mut out = std::io::stdout().lock();
     for target in TARGETS.iter().filter(|target| is_wanted(target, &args)) {
@@ -56,6 +63,21 @@ fn main() -> anyhow::Result<ExitCode> {
             slowest.as_secs_f64() * 1e3
         )?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_file(file: &Path, targets: &[String]) -> anyhow::Result<ExitCode> {
+    let target =
+        TARGETS.iter().find(|target| targets == [target.name]).context("--file needs its one target")?;
+    let input = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let begun = Instant::now();
+    (target.run)(&input);
+    println!(
+        "{} holds for {}, in {:.1} ms",
+        target.name,
+        file.display(),
+        begun.elapsed().as_secs_f64() * 1e3
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,7 +115,9 @@ fn run(
 fn keep(target: &Target, input: &[u8]) -> anyhow::Result<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("artifacts").join(target.name);
     std::fs::create_dir_all(&directory).context("cannot keep the input")?;
-    let file = directory.join(format!("found-{}", input.len()));
+    let mut hasher = DefaultHasher::new();
+    input.hash(&mut hasher);
+    let file = directory.join(format!("found-{:016x}", hasher.finish()));
     std::fs::write(&file, input).context("cannot keep the input")?;
     Ok(file)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::ids::NoticeId;
 use crate::ledger::{Claim, ClaimState, ClientReference, Event, LedgerEntry, OwnerToken};
 use crate::notice::{Channel, NoticeKind};
-use crate::time::{Stretch, Timestamp};
+use crate::time::Timestamp;
 
 /// T1: the records of these offsets, and no others, were decided, each once and in their order.
 pub fn one_outcome_each(read: impl IntoIterator<Item = u64>, decided: impl IntoIterator<Item = u64>) -> bool {
@@ -112,11 +112,6 @@ pub fn leaves_under_its_claim(
             && claim.state == ClaimState::Open
             && claim.reference() == *reference
     })
-}
-
-/// N3: nothing was sent to a guardian about a pupil in a stretch in which it must not be.
-pub fn nothing_sent_in(forbidden: Stretch, sent_at: impl IntoIterator<Item = Timestamp>) -> bool {
-    !sent_at.into_iter().any(|at| forbidden.contains(at))
 }
 
 /// N3: a message that costs its guardian money was ordered.

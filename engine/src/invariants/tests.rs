@@ -16,7 +16,7 @@ use super::{Invariant, Watch};
 use crate::ids::{GuardianId, LaneName, LogPosition, NoticeId, PupilId};
 use crate::ledger::{Claim, ClaimKey, ClaimState, ClientReference, Event, LedgerEntry, OwnerToken};
 use crate::notice::{Channel, NoticeKind};
-use crate::time::{Day, Stretch, Timestamp};
+use crate::time::{Day, Timestamp};
 
 const NOTICE: NoticeId = NoticeId::from_u128(7);
 const OWNER: OwnerToken = OwnerToken(3);
@@ -179,9 +179,6 @@ fn n2_an_sms_leaves_under_its_own_open_claim() {
 
 #[test]
 fn n3_nobody_is_told_who_may_not_be() {
-    let protected = Stretch { from: at(10), until: at(20) };
-    assert!(nothing_sent_in(protected, [at(9), at(20)]));
-    assert!(!nothing_sent_in(protected, [at(9), at(10)]));
     for (channel, kind, has_order, holds) in [
         (Channel::Sms, NoticeKind::Arrival, true, true),
         (Channel::App, NoticeKind::Arrival, false, true),

@@ -14,6 +14,14 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 pub(crate) const PUPILS: u32 = 30;
+/// How each card begins.
+const CARD_PREFIX: &str = "041700";
+const PUPIL_NAME: &str = "王小明";
+const GUARDIAN_NAME: &str = "王大明";
+const PHONE: &str = "0900000000";
+const NEW_PHONE: &str = "0911111111";
+/// What nobody may read in a log line.
+pub(crate) const PERSONAL: [&str; 5] = [CARD_PREFIX, PUPIL_NAME, GUARDIAN_NAME, PHONE, NEW_PHONE];
 /// Second cards, which another partition may see, are numbered from here on.
 pub(crate) const SECOND_CARDS: u32 = 1000;
 /// Cards that replace others are.
@@ -49,7 +57,7 @@ fn school(number: u32) -> SchoolId {
 }
 
 pub(crate) fn card(number: u32) -> CardNumber {
-    CardNumber::new(&format_compact!("0417{number:012}")).expect("of the form of a card number")
+    CardNumber::new(&format_compact!("{CARD_PREFIX}{number:010}")).expect("of the form of a card number")
 }
 
 /// What is on record.
@@ -108,7 +116,7 @@ impl City {
             school: school(if number.is_multiple_of(4) { 2 } else { 1 }),
             class: "101".into(),
             seat: format_compact!("{number}"),
-            name: Personal::new("王小明"),
+            name: Personal::new(PUPIL_NAME),
             removed: None,
         }));
         let holder = CardHolder { pupil: pupil(number), stretch: Stretch::ALWAYS };
@@ -120,8 +128,8 @@ impl City {
         let has_phone = random.random_range(0..12) > 0;
         self.keep(Entry::Guardian(Guardian {
             guardian: guardian(number),
-            name: Personal::new("王大明"),
-            phone: if has_phone { Personal::new("0900000000") } else { Personal::default() },
+            name: Personal::new(GUARDIAN_NAME),
+            phone: if has_phone { Personal::new(PHONE) } else { Personal::default() },
             email: Personal::default(),
             app_token: Personal::new("token"),
             line_user: Personal::default(),
@@ -194,7 +202,7 @@ impl City {
         let changed = match random.random_range(0..4) {
             0 => Guardian { removed: Some(counts_from), ..known },
             1 => Guardian { phone: Personal::default(), removed: None, ..known },
-            _ => Guardian { phone: Personal::new("0911111111"), removed: None, ..known },
+            _ => Guardian { phone: Personal::new(NEW_PHONE), removed: None, ..known },
         };
         vec![Entry::Guardian(changed)]
     }

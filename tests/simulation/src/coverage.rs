@@ -138,7 +138,7 @@ pub struct Coverage {
 impl Coverage {
     /// Adds what one day reached.
     pub fn add(&mut self, played: &Played) {
-        let Played { world, outcome, counters } = played;
+        let Played { world, outcome, counters, .. } = played;
         for (what, count) in world.journal.tally() {
             *self.reached.entry(what).or_default() += count;
         }

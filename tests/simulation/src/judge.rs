@@ -3,15 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use compact_str::CompactString;
 use gatebell_engine::ids::{GuardianId, LogPosition, NoticeId, PupilId};
-use gatebell_engine::ledger::{ClientReference, Event, LedgerEntry};
+use gatebell_engine::invariants::predicates::{self, Owners};
+use gatebell_engine::ledger::{Charge, ClientReference, Event, LedgerEntry};
 use gatebell_engine::notice::{Channel, NoticeKind};
-use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile, Message};
+use gatebell_engine::ports::channel::{ChannelConnector, Message};
+use gatebell_engine::ports::ledger::Counter;
 use gatebell_engine::ports::receipts::{Receipt, ReceiptStatus};
-use gatebell_engine::tap::RejectReason;
+use gatebell_engine::recount::{BookedCharge, ChargeKey, recount};
+use gatebell_engine::tap::{Outcome as TapOutcome, RejectReason};
 use gatebell_engine::testing::fakes::Arrival;
 use gatebell_engine::time::Day;
 
+use crate::counters::Counters;
 use crate::model::Model;
 use crate::world::{Outcome, SUBMIT_TIMEOUT, World};
 
@@ -34,7 +39,7 @@ pub(crate) fn every_notice_has_ended(world: &World) -> bool {
 }
 
 /// Every breach of an invariant, in words.
-pub(crate) fn judge(world: &World, outcome: &Outcome) -> Vec<String> {
+pub(crate) fn judge(world: &World, outcome: &Outcome, counters: &Counters) -> Vec<String> {
     let mut breaches = outcome.trouble.clone();
     if !outcome.came_to_rest {
         breaches.push(
@@ -46,6 +51,7 @@ pub(crate) fn judge(world: &World, outcome: &Outcome) -> Vec<String> {
     let model = Model::of(world);
     let entries = world.ledger.entries();
     let grouped = by_notice(&entries);
+    outcomes_are_counted(world, &model, counters, &mut breaches);
     rejected_is_kept(world, &model, &mut breaches);
     committed_is_settled(world, &model, &entries, &mut breaches);
     one_end_each(world, &model, &grouped, &mut breaches);
@@ -58,29 +64,57 @@ pub(crate) fn judge(world: &World, outcome: &Outcome) -> Vec<String> {
     sent_as_owed(world, &model, &mut breaches);
     within_the_rate(world, &mut breaches);
     charged_is_delivered(world, &grouped, &mut breaches);
+    recount_finds_nothing(world, &entries, &mut breaches);
     breaches
 }
 
-/// Whether these ends of a notice, in the order written, are one end that at most proof of success has overturned.
-///
-/// Of several processes one may be answered after another has taken its partition and ended the notice, or may have been about to
-/// write when it fell asleep. On a free channel, which has no claim, such an end may stand beside the successor's, and beside the
-/// proof. Of an SMS only what the gateway itself said may: what a process decided by itself goes through the claim, which its
-/// successor has.
-fn is_one_end(channel: Channel, ends: &[&LedgerEntry], several_processes: bool) -> bool {
-    let is_proof = |entry: &LedgerEntry| matches!(entry.event, Event::Delivered | Event::Accepted);
+/// Whether these ends of an SMS, in the order written, fit its claim. What a process decides by itself goes through the claim,
+/// which its successor has; only what the gateway itself answered a former owner may stand beside the proof.
+fn fit_the_claim(ends: &[&LedgerEntry]) -> bool {
     let may_be_overturned = |entry: &LedgerEntry| matches!(entry.event, Event::Failed | Event::Expired);
     let was_refused =
         |entry: &LedgerEntry| entry.event == Event::Failed && entry.reason.as_deref() != Some("unknown");
     match ends {
-        [_] => true,
-        [first, second] if may_be_overturned(first) && is_proof(second) => true,
-        [first, second] if several_processes && channel == Channel::Sms => {
-            is_proof(first) && was_refused(second)
+        [first, second] => {
+            (may_be_overturned(first) && predicates::proves_success(second.event))
+                || (predicates::proves_success(first.event) && was_refused(second))
         }
-        [first, second] if several_processes => !(is_proof(first) && is_proof(second)),
-        _ => false,
+        _ => true,
     }
+}
+
+/// T1: each record was decided as the model decides it. A record that is read again is counted again.
+fn outcomes_are_counted(world: &World, model: &Model, counters: &Counters, breaches: &mut Vec<String>) {
+    let counted = counters.by_labels("gatebell_taps_total");
+    let counted = |outcome: TapOutcome| counted.get(&labels_of(outcome)).copied().unwrap_or(0);
+    let was_read_again = world.journal.tally().contains_key("records read again");
+    for outcome in TapOutcome::ALL {
+        let (expected, found) = (model.outcomes.get(&outcome).copied().unwrap_or(0), counted(outcome));
+        let fits = if was_read_again {
+            found >= expected && (expected > 0 || found == 0)
+        } else {
+            found == expected
+        };
+        if !fits {
+            breaches.push(format!("T1: {expected} records are {outcome:?}, {found} were counted"));
+        }
+    }
+    if !was_read_again {
+        let records = model.outcomes.values().sum();
+        if !predicates::outcomes_add_up(records, TapOutcome::ALL.map(counted)) {
+            breaches.push(format!("T1: the outcomes do not add up to {records} records"));
+        }
+    }
+}
+
+/// How the engine labels what it counts of an outcome.
+fn labels_of(outcome: TapOutcome) -> Vec<String> {
+    let detail = match outcome {
+        TapOutcome::Rejected(reason) => reason.name(),
+        TapOutcome::Passage(passage) => passage.name(),
+        _ => "",
+    };
+    vec![outcome.name().to_owned(), detail.to_owned()]
 }
 
 /// T1: what is rejected is kept with its reason, and nothing else is.
@@ -107,7 +141,9 @@ fn one_end_each(
     for (notice, owed) in &model.owed {
         let entries: &[&LedgerEntry] = grouped.get(notice).map_or(&[], Vec::as_slice);
         let ends: Vec<&LedgerEntry> = entries.iter().copied().filter(|entry| entry.event.is_end()).collect();
-        if !is_one_end(owed.channel, &ends, world.processes > 1) {
+        let owners = if world.processes > 1 { Owners::Several } else { Owners::One };
+        let is_one = predicates::one_end(entries.iter().map(|entry| entry.event), owners);
+        if !is_one || (owed.channel == Channel::Sms && !fit_the_claim(&ends)) {
             breaches.push(format!("N1: notice {notice} has {} ends: {}", ends.len(), history(entries)));
         }
     }
@@ -247,8 +283,7 @@ fn one_sms_a_kind_and_day(world: &World, breaches: &mut Vec<String>) {
     }
     let recognises = world.sms.profile().deduplicates_for.is_some();
     for (key, references) in taken {
-        let different: BTreeSet<&ClientReference> = references.iter().collect();
-        if different.len() > 1 || (recognises && references.len() > 1) {
+        if !predicates::at_most_one_message(&references, recognises) {
             breaches.push(format!("N2: {references:?} for {key:?}"));
         }
     }
@@ -316,25 +351,22 @@ fn nobody_starves(
 
 /// N2: nobody asks the gateway to send what another request, which may still be answered, asks it to send already.
 fn one_sender_at_a_time(world: &World, breaches: &mut Vec<String>) {
-    let mut last: BTreeMap<_, Arrival> = BTreeMap::new();
+    let mut requests: BTreeMap<_, Vec<Arrival>> = BTreeMap::new();
     for sent in world.sms.arrivals() {
-        let key = about(world, &sent.message);
-        if let Some(before) = last.get(&key) {
-            let given_up_at = before.at + SUBMIT_TIMEOUT;
-            let over_at = before.over_at.map_or(given_up_at, |over_at| over_at.min(given_up_at));
-            if sent.at < over_at {
-                breaches.push(format!(
-                    "N2: {} sent by {} at {:?} and {} by {} at {:?}, before the first could be answered",
-                    before.message.reference.as_str(),
-                    before.process,
-                    before.at,
-                    sent.message.reference.as_str(),
-                    sent.process,
-                    sent.at,
-                ));
-            }
+        requests.entry(about(world, &sent.message)).or_default().push(sent);
+    }
+    let lasting = |sent: &Arrival| {
+        let given_up_at = sent.at + SUBMIT_TIMEOUT;
+        (sent.at, sent.over_at.map_or(given_up_at, |over_at| over_at.min(given_up_at)))
+    };
+    let told =
+        |sent: &Arrival| format!("{} by {} at {:?}", sent.message.reference.as_str(), sent.process, sent.at);
+    for requests in requests.into_values() {
+        if !predicates::one_sender_at_a_time(requests.iter().map(lasting)) {
+            let requests: Vec<String> = requests.iter().map(told).collect();
+            breaches
+                .push(format!("N2: sent before the one before could be answered: {}", requests.join(", ")));
         }
-        last.insert(key, sent);
     }
 }
 
@@ -359,7 +391,7 @@ fn sent_as_owed(world: &World, model: &Model, breaches: &mut Vec<String>) {
         if verdicts.iter().all(Result::is_err) {
             breaches.push(format!("N3: {} sent at {at}, when it was {verdicts:?}", owed.id));
         }
-        if at >= owed.deadline || at.plus(message.valid_for) > owed.deadline {
+        if !predicates::sent_in_time(at, message.valid_for, owed.deadline) {
             breaches.push(format!("N4: {} sent at {at}, deadline {}", owed.id, owed.deadline));
         }
     }
@@ -369,31 +401,17 @@ fn sent_as_owed(world: &World, model: &Model, breaches: &mut Vec<String>) {
 fn within_the_rate(world: &World, breaches: &mut Vec<String>) {
     for gateway in [&world.sms, &world.app] {
         let profile = gateway.profile();
-        let arrivals: Vec<Duration> = gateway.arrivals().into_iter().map(|sent| sent.at).collect();
-        if let Some(overrun) = overrun(&arrivals, profile) {
-            breaches.push(format!("L1: {overrun} through {}", profile.name));
+        let interval = Duration::from_secs(1) / profile.rate_per_s;
+        let arrivals = gateway.arrivals().into_iter().map(|sent| sent.at);
+        // One more than the burst: the timer's own resolution is a millisecond.
+        if !predicates::within_rate(arrivals, interval, profile.burst + 1) {
+            breaches.push(format!("L1: more than rate and burst through {}", profile.name));
         }
         let most = gateway.most_in_flight();
-        if most > profile.window {
+        if !predicates::within_window(most, profile.window) {
             breaches.push(format!("L1: {most} requests in flight through {}", profile.name));
         }
     }
-}
-
-/// The first window that holds more than rate and burst, in words.
-fn overrun(arrivals: &[Duration], profile: &LaneProfile) -> Option<String> {
-    for (first, start) in arrivals.iter().enumerate() {
-        for (last, end) in arrivals.iter().enumerate().skip(first) {
-            let passed_ms = (*end - *start).as_millis();
-            let allowed = u128::from(profile.burst) + passed_ms * u128::from(profile.rate_per_s) / 1000;
-            let sent = (last - first + 1) as u128;
-            // A millisecond of slack: the timer's own resolution.
-            if sent > allowed + 1 {
-                return Some(format!("{sent} messages within {passed_ms} ms, {allowed} allowed,"));
-            }
-        }
-    }
-    None
 }
 
 /// Whether the receipt is about the message that the ledger knows. A gateway that recognises no references takes an attempt in
@@ -403,7 +421,7 @@ fn is_known_receipt(entries: &[&LedgerEntry], receipt: &Receipt) -> bool {
     ids.peek().is_none() || ids.any(|entry| entry.gateway_id.as_ref() == Some(&receipt.gateway_id))
 }
 
-/// B1, B2, B3: charged is exactly what the gateway proved delivered, each once; the recount finds the same.
+/// B1, B3, B4: charged is exactly what the gateway proved delivered, each once, and written down with it.
 fn charged_is_delivered(
     world: &World,
     grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
@@ -422,23 +440,22 @@ fn charged_is_delivered(
     } else {
         (grouped.keys().filter(accepted).filter(by_sms).copied().collect(), BTreeSet::new())
     };
-    let mut charged: BTreeMap<NoticeId, u32> = BTreeMap::new();
+    let mut charges: BTreeMap<NoticeId, usize> = BTreeMap::new();
     for charge in world.ledger.charges() {
-        *charged.entry(charge.proof.notice).or_default() += 1;
-        if !matches!(charge.kind, NoticeKind::Arrival | NoticeKind::Departure) {
+        *charges.entry(charge.proof.notice).or_default() += 1;
+        if !predicates::is_payable(charge.kind) {
             breaches.push(format!("B4: a {} is charged", charge.kind));
         }
     }
-    for (notice, count) in &charged {
-        if *count > 1 {
-            breaches.push(format!("B1: {count} charges for {notice}"));
-        }
-        if !proven.contains(notice) && !maybe.contains(notice) {
-            breaches.push(format!("B1: {notice} is charged without proof"));
+    for (notice, count) in &charges {
+        if !predicates::is_due(*count, proven.contains(notice) || maybe.contains(notice)) {
+            breaches.push(format!("B1: {notice} has {count} charges, or no proof"));
         }
     }
-    for notice in proven.iter().filter(|notice| !charged.contains_key(notice)) {
-        breaches.push(format!("B3: {notice} was delivered and is not charged"));
+    let charged: BTreeSet<NoticeId> = charges.into_keys().collect();
+    if !predicates::totals_follow_proof(&charged, &proven, &maybe) {
+        let missing: Vec<&NoticeId> = proven.difference(&charged).collect();
+        breaches.push(format!("B3: delivered and not charged, if any: {missing:?}"));
     }
     for (notice, entries) in grouped {
         let events = |event| entries.iter().filter(|entry| entry.event == event).count();
@@ -449,4 +466,29 @@ fn charged_is_delivered(
                 .push(format!("B2: {notice} is proved {proofs} times, charged {}", events(Event::Charged)));
         }
     }
+}
+
+/// B2: charges, and counters as their number, are what the operators' recount makes of the ledger.
+fn recount_finds_nothing(world: &World, entries: &[LedgerEntry], breaches: &mut Vec<String>) {
+    let mut counters: BTreeMap<_, u64> = BTreeMap::new();
+    let mut booked = Vec::new();
+    for Charge { term, pupil, guardian, order, day, kind, .. } in world.ledger.charges() {
+        *counters.entry((pupil.clone(), guardian.clone(), order.clone())).or_default() += 1;
+        booked.push(BookedCharge {
+            key: ChargeKey { term, pupil, guardian, order, day, kind },
+            adjusted: false,
+        });
+    }
+    let term = &world.term.name;
+    let counter = |((pupil, guardian, order), delivered)| Counter {
+        term: CompactString::new(term),
+        pupil,
+        guardian,
+        order,
+        delivered,
+    };
+    let counters: Vec<Counter> = counters.into_iter().map(counter).collect();
+    let differences = recount(term, entries, &booked, &counters);
+    breaches
+        .extend(differences.into_iter().map(|difference| format!("B2: the recount finds {difference:?}")));
 }

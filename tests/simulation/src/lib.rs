@@ -11,6 +11,7 @@ mod city;
 mod counters;
 mod coverage;
 mod day;
+mod eavesdropper;
 mod judge;
 mod lives;
 mod minimise;
@@ -26,14 +27,28 @@ pub use plan::{Kind, Plan};
 pub use runs::{Failure, Run, play_all};
 
 use counters::Counters;
-use gatebell_engine::testing::fakes::JournalLine;
+use eavesdropper::Eavesdropper;
+use gatebell_engine::invariants::predicates::says_none_of;
+use gatebell_engine::testing::fakes::{Journal, JournalLine};
 use world::{Outcome, World};
+
+/// Prints what had happened, where the plan asked for it, when the day ends by a panic.
+struct ToldWhenPanicking(Journal);
+
+impl Drop for ToldWhenPanicking {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lines().iter().for_each(|line| println!("{line}"));
+        }
+    }
+}
 
 /// One day that was played to its end.
 pub struct Played {
     world: World,
     outcome: Outcome,
     counters: Counters,
+    eavesdropper: Eavesdropper,
 }
 
 impl Played {
@@ -47,20 +62,25 @@ impl Played {
             .start_paused(true)
             .build()
             .expect("a runtime without I/O can always be built");
-        let counters = Counters::default();
-        let (world, outcome) = metrics::with_local_recorder(&counters, || {
-            runtime.block_on(async {
-                let world = World::planned(plan);
-                let outcome = world.play().await;
-                (world, outcome)
-            })
-        });
-        Self { world, outcome, counters }
+        let (counters, eavesdropper) = (Counters::default(), Eavesdropper::default());
+        let day = async {
+            let world = World::planned(plan);
+            let _told = ToldWhenPanicking(world.journal.clone());
+            let outcome = world.play().await;
+            (world, outcome)
+        };
+        let (world, outcome) =
+            metrics::with_local_recorder(&counters, || eavesdropper.listen(|| runtime.block_on(day)));
+        Self { world, outcome, counters, eavesdropper }
     }
 
     /// Every breach of an invariant, in words.
     pub fn breaches(&self) -> Vec<String> {
-        let mut breaches = judge::judge(&self.world, &self.outcome);
+        let mut breaches = judge::judge(&self.world, &self.outcome, &self.counters);
+        breaches.extend(self.eavesdropper.heard().into_iter().map(|line| format!("P1: logged: {line}")));
+        let labels = self.counters.label_values();
+        let personal = labels.into_iter().filter(|value| !says_none_of(value, city::PERSONAL));
+        breaches.extend(personal.map(|value| format!("P1: a figure is labelled {value}")));
         let noticed = self.counters.by_label("gatebell_invariant_violations_total", "invariant");
         breaches.extend(
             noticed.into_iter().map(|(invariant, times)| {
