@@ -20,9 +20,12 @@ use gatebell_engine::ports::PortError;
 /// How often librdkafka counts what it does.
 const STATISTICS_EVERY_MS: u32 = 5_000;
 /// Heartbeats are how a member learns of a rebalance: the sooner, the shorter a handover.
-const HEARTBEAT_MS: u32 = 1_000;
+const HEARTBEAT_MS: u32 = 500;
 /// A member that does not poll for so long is put out of the group. The thread polls whatever happens around it.
 const POLL_INTERVAL_MAX_MS: u32 = 60_000;
+/// A fetch that finds nothing is answered after so long. A partition that was taken over meanwhile waits for that, as does
+/// whatever else the broker is asked on the same connection.
+const FETCH_WAIT_MS: u32 = 100;
 /// No request stays unanswered for longer.
 const REQUEST_MAX_MS: u32 = 10_000;
 /// Taps that librdkafka fetches ahead, by partition …
@@ -93,6 +96,7 @@ pub(super) fn client(settings: &KafkaSettings, topic: &str) -> Result<Member, Po
         .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", HEARTBEAT_MS.to_string())
         .set("max.poll.interval.ms", POLL_INTERVAL_MAX_MS.to_string())
+        .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
         .set("socket.timeout.ms", REQUEST_MAX_MS.to_string())
         .set("queued.min.messages", FETCHED_AHEAD_TAPS_MIN.to_string())
         .set("queued.max.messages.kbytes", FETCHED_AHEAD_KIB_MAX.to_string())

@@ -152,14 +152,14 @@ impl KafkaTapLog {
     }
 
     /// Makes librdkafka fetch the partition now. Its thread for a broker looks at partitions that were resumed only once a
-    /// second unless something else is to be sent there, so something is: a new owner has no second to lose.
-    async fn nudge(&mut self, partition: u32) {
+    /// second unless something else is to be sent there, so something is: a new owner has no second to lose. Nor does it
+    /// wait for the answer: the broker answers a fetch that is under way first, and that waits for records.
+    fn nudge(&self, partition: u32) {
         let (member, topic) = (Arc::clone(&self.member), self.topic.clone());
-        let asked = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             // The answer says nothing new, and without one the fetch begins a second later.
             let _ = member.fetch_watermarks(&topic, in_protocol(partition), NUDGE_MAX);
         });
-        let _ = asked.await;
     }
 
     /// What the engine is told of an answer; `None` when the partition has gone meanwhile.
@@ -341,7 +341,7 @@ impl TapLog for KafkaTapLog {
         let _ = self.commands.send(Command::Seek { partition, offset, answer });
         self.waker.wake();
         answer_within("putting a partition elsewhere", answered).await?;
-        self.nudge(partition).await;
+        self.nudge(partition);
         Ok(offset)
     }
 

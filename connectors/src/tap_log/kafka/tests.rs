@@ -28,7 +28,16 @@ struct OnKafka {
 
 impl OnKafka {
     async fn new() -> Self {
-        let own = OwnTopics::new();
+        Self::on(OwnTopics::new()).await
+    }
+
+    async fn with_partitions(partitions: u32) -> Self {
+        let mut own = OwnTopics::new();
+        own.settings.partitions = partitions.try_into().unwrap();
+        Self::on(own).await
+    }
+
+    async fn on(own: OwnTopics) -> Self {
         let cluster = prepare_topics(&own.settings).await.unwrap();
         Self { own, cluster }
     }

@@ -118,6 +118,26 @@ async fn a_member_that_never_comes_back_from_a_revocation_holds_nothing_up_for_l
     assert!(refusal.contains("not this process's"), "{refusal}");
 }
 
+#[tokio::test]
+async fn partitions_with_nothing_new_are_taken_over_one_after_the_other_without_waiting() {
+    let on_kafka = OnKafka::with_partitions(12).await;
+    let mut log = on_kafka.join().await;
+    let deadline = Instant::now() + PATIENCE;
+    let (mut taken, mut spent) = (0, Duration::ZERO);
+    while taken < 12 {
+        assert!(Instant::now() < deadline, "only {taken} were assigned");
+        if let Ok(TapLogEvent::Assigned { partition, .. }) = log.next().await {
+            let begun = Instant::now();
+            log.rewind(partition, None).await.unwrap();
+            spent += begun.elapsed();
+            taken += 1;
+        }
+    }
+    assert!(spent < Duration::from_secs(2), "rewinding them took {spent:?}");
+    append(&on_kafka.intake(), 0..97).await;
+    records(&mut log, 97).await;
+}
+
 /// When a member leaves.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
