@@ -33,8 +33,8 @@ pub struct KafkaSettings {
     pub retention: Duration,
     /// The city is a made-up one: its taps may carry a made-up time of receipt.
     pub made_up_city: bool,
-    /// A member of the group that is silent for so long has its partitions given to others. The broker allows 6 s to
-    /// 30 min unless set otherwise.
+    /// A member of the group that is silent for so long has its partitions given to others; one that is stuck, some seconds
+    /// later. The broker allows 6 s to 30 min unless set otherwise.
     pub session_timeout: Duration,
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,8 +22,10 @@ use gatebell_engine::ports::PortError;
 const STATISTICS_EVERY_MS: u32 = 5_000;
 /// Heartbeats are how a member learns of a rebalance: the sooner, the shorter a handover.
 const HEARTBEAT_MS: u32 = 500;
-/// A member that does not poll for so long is put out of the group. The thread polls whatever happens around it.
-const POLL_INTERVAL_MAX_MS: u32 = 60_000;
+/// A member whose thread does not poll leaves the group so much later than a silent one is given up, and so long does a
+/// rebalance wait for one that is alive and does not come. The thread polls whatever happens around it: a seek and the end
+/// of a commit keep it for some seconds at worst.
+const STUCK_GRACE: Duration = Duration::from_secs(6);
 /// A fetch that finds nothing is answered after so long. A partition that was taken over meanwhile waits for that, as does
 /// whatever else the broker is asked on the same connection.
 const FETCH_WAIT_MS: u32 = 100;
@@ -95,7 +98,7 @@ pub(super) fn client(settings: &KafkaSettings, topic: &str) -> Result<Member, Po
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
         .set("heartbeat.interval.ms", HEARTBEAT_MS.to_string())
-        .set("max.poll.interval.ms", POLL_INTERVAL_MAX_MS.to_string())
+        .set("max.poll.interval.ms", (settings.session_timeout + STUCK_GRACE).as_millis().to_string())
         .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
         .set("socket.timeout.ms", REQUEST_MAX_MS.to_string())
         .set("queued.min.messages", FETCHED_AHEAD_TAPS_MIN.to_string())
@@ -129,4 +132,19 @@ pub(super) fn woken_by(mut member: Member, waker: &Arc<super::waker::Waker>) -> 
     let waker = Arc::clone(waker);
     member.set_nonempty_callback(move || waker.wake());
     Arc::new(member)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_can_be_made_with_every_session_time_out_that_may_be_configured() {
+        for session_timeout_s in [6, 10, 59, 61, 300] {
+            let session_timeout = Duration::from_secs(session_timeout_s);
+            let settings = KafkaSettings { session_timeout, ..KafkaSettings::default() };
+            client(&settings, "gate.taps").unwrap();
+        }
+    }
 }

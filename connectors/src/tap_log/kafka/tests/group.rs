@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use rdkafka::consumer::Consumer as _;
 use tokio::sync::oneshot;
 
+use super::super::member::{self, Rebalance};
 use super::*;
 
 /// What members have read: who, and where from.
@@ -116,6 +118,30 @@ async fn a_member_that_never_comes_back_from_a_revocation_holds_nothing_up_for_l
     let (partition, _) = assigned[0];
     let refusal = first.commit(&[(partition, 1)]).await.unwrap_err().to_string();
     assert!(refusal.contains("not this process's"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_member_whose_thread_is_stuck_is_waited_for_little_longer_than_a_dead_one() {
+    let on_kafka = OnKafka::new().await;
+    let settings = &on_kafka.own.settings;
+    let stuck = member::client(settings, &settings.taps_topic()).unwrap();
+    stuck.subscribe(&[&settings.taps_topic()]).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let assigned = loop {
+        assert!(Instant::now() < deadline, "it got no partitions");
+        drop(stuck.poll(Duration::from_millis(20)));
+        if let Some(Rebalance::Assign(partitions)) = stuck.context().next_rebalance() {
+            break partitions;
+        }
+    };
+    stuck.incremental_assign(&member::list(&settings.taps_topic(), &assigned)).unwrap();
+    // From here on it never polls again, not even to end; its heartbeats go on.
+    std::mem::forget(stuck);
+    let since = Instant::now();
+    let mut second = on_kafka.join().await;
+    from_the_start(&mut second, assigned.len()).await;
+    let waited = since.elapsed();
+    assert!(waited < settings.session_timeout * 3, "waited for it for {waited:?}");
 }
 
 #[tokio::test]
