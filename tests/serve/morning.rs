@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::process::{PATIENCE, report_to};
 use crate::town::tap;
@@ -25,18 +26,41 @@ pub(crate) struct Reported {
 
 /// Reports two taps of each of `pupils` to `url` until they were acknowledged, spread over `lasts`.
 pub(crate) async fn morning(url: String, token: String, pupils: usize, lasts: Duration) -> Reported {
+    let (_settled, ends_at) = watch::channel(Instant::now() + lasts);
+    morning_until(url, token, pupils, ends_at).await
+}
+
+/// As [`morning`], until a moment that may be put off or brought forward meanwhile: whoever has not passed yet is spread
+/// over the time that is left.
+pub(crate) async fn morning_until(
+    url: String,
+    token: String,
+    pupils: usize,
+    mut ends_at: watch::Receiver<Instant>,
+) -> Reported {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
     let numbers: Vec<usize> = (0..pupils).collect();
-    let begun = Instant::now();
+    let mut groups = numbers.chunks(REPORT_PUPILS);
     let mut reported = Reported::default();
-    for group in numbers.chunks(REPORT_PUPILS) {
+    while let Some(group) = groups.next() {
         let taps: Vec<Value> = group.iter().map(|pupil| tap(*pupil)).flat_map(read_twice).collect();
         report_until_taken(&client, &url, &token, &taps, &mut reported).await;
-        let done = u32::try_from(reported.acknowledged.len() / 2).unwrap();
-        let due = lasts * done / u32::try_from(pupils).unwrap();
-        tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
+        until_next(Instant::now(), groups.len(), &mut ends_at).await;
     }
     reported
+}
+
+/// Waits from `since` on for the share of one of so many `left` who are to pass before the end.
+async fn until_next(since: Instant, left: usize, ends_at: &mut watch::Receiver<Instant>) {
+    let Ok(left) = u32::try_from(left) else { return };
+    loop {
+        let until_end = ends_at.borrow_and_update().saturating_duration_since(since);
+        let Some(share) = until_end.checked_div(left) else { return };
+        tokio::select! {
+            () = tokio::time::sleep(share.saturating_sub(since.elapsed())) => return,
+            Ok(()) = ends_at.changed() => {}
+        }
+    }
 }
 
 fn read_twice(tap: Value) -> [Value; 2] {

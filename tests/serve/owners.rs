@@ -52,6 +52,10 @@ enum Meanwhile {
 struct Longest {
     times: usize,
     longest: SignedDuration,
+    /// When the longest began.
+    from: Timestamp,
+    /// The longest from the moment on when the last process went.
+    settling: SignedDuration,
 }
 
 enum Owner {
@@ -65,6 +69,9 @@ impl WithoutOwner {
         events.sort_by_key(|(at, _)| *at);
         let gone = |(at, event): &(Timestamp, Event)| matches!(event, Event::Gone { .. }).then_some(*at);
         let went: Vec<Timestamp> = events.iter().filter_map(gone).collect();
+        let last_went = |since: Timestamp, until: Timestamp| {
+            went.iter().copied().filter(|at| *at < until).fold(since, Timestamp::max)
+        };
         let meanwhile = |since: Timestamp, until: Timestamp| {
             let others = went.iter().any(|at| *at != since && since - session_timeout < *at && *at < until);
             if others { Meanwhile::OthersWent } else { Meanwhile::Nothing }
@@ -76,7 +83,7 @@ impl WithoutOwner {
                 Event::Took { process, partition } => {
                     let before = owners.insert(partition, Owner::Process(process));
                     if let Some(Owner::NobodySince(since, why)) = before {
-                        found.add((why, meanwhile(since, at)), at.duration_since(since));
+                        found.add((why, meanwhile(since, at)), since, last_went(since, at), at);
                     }
                 }
                 Event::HandedOver { process, partitions } => {
@@ -89,10 +96,25 @@ impl WithoutOwner {
         found
     }
 
-    fn add(&mut self, why: (&'static str, Meanwhile), lasted: SignedDuration) {
+    fn add(
+        &mut self,
+        why: (&'static str, Meanwhile),
+        since: Timestamp,
+        last_went: Timestamp,
+        until: Timestamp,
+    ) {
         let known = self.0.entry(why).or_default();
         known.times += 1;
-        known.longest = known.longest.max(lasted);
+        known.settling = known.settling.max(until.duration_since(last_went));
+        let lasted = until.duration_since(since);
+        if lasted > known.longest {
+            (known.longest, known.from) = (lasted, since);
+        }
+    }
+
+    /// The longest that any partition had no owner although nothing went any more.
+    pub(crate) fn longest_settling(&self) -> Duration {
+        self.0.values().map(|longest| longest.settling.unsigned_abs()).max().unwrap_or_default()
     }
 }
 
@@ -113,9 +135,12 @@ fn leave(
 impl fmt::Display for WithoutOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "longest without an owner:")?;
-        for ((why, meanwhile), Longest { times, longest }) in &self.0 {
-            let others = if *meanwhile == Meanwhile::OthersWent { ", others went meanwhile" } else { "" };
-            write!(f, " {:.1} s after {why}{others} ({times} partitions);", longest.as_secs_f64())?;
+        for ((why, meanwhile), Longest { times, longest, from, settling }) in &self.0 {
+            write!(f, " {:.1} s after {why}", longest.as_secs_f64())?;
+            if *meanwhile == Meanwhile::OthersWent {
+                write!(f, ", others went meanwhile, {:.1} s after the last", settling.as_secs_f64())?;
+            }
+            write!(f, " ({times} partitions, the longest from {from:.0});")?;
         }
         Ok(())
     }
@@ -139,10 +164,13 @@ fn a_partition_is_without_an_owner_from_the_death_of_its_last_one_until_it_is_ta
         (at(21), took(1, 2)),
     ];
     let found = WithoutOwner::of(events, Duration::from_secs(6));
-    let longest = |times, seconds| Longest { times, longest: SignedDuration::from_secs(seconds) };
+    let longest = |times, from, seconds| {
+        let lasted = SignedDuration::from_secs(seconds);
+        Longest { times, longest: lasted, from: at(from), settling: lasted }
+    };
     let expected = [
-        (("a kill", Meanwhile::Nothing), longest(2, 8)),
-        (("a partition that was handed over", Meanwhile::Nothing), longest(1, 1)),
+        (("a kill", Meanwhile::Nothing), longest(2, 10, 8)),
+        (("a partition that was handed over", Meanwhile::Nothing), longest(1, 5, 1)),
     ];
     assert_eq!(found.0, BTreeMap::from(expected));
 }
@@ -160,7 +188,9 @@ fn a_gap_is_told_apart_where_another_process_went_before_the_group_had_settled()
         (at(20), Event::Took { process: 2, partition: 2 }),
     ];
     let found = WithoutOwner::of(events, Duration::from_secs(6));
-    let longest = Longest { times: 2, longest: SignedDuration::from_secs(10) };
+    let seconds = SignedDuration::from_secs;
+    let longest = Longest { times: 2, longest: seconds(10), from: at(10), settling: seconds(6) };
+    assert_eq!(found.longest_settling(), Duration::from_secs(6));
     assert_eq!(found.0, BTreeMap::from([(("a kill", Meanwhile::OthersWent), longest)]));
 }
 
