@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
+use bare_store::LedgerRows;
 use gatebell_connectors::kafka::{KafkaSettings, TracingContext};
 use gatebell_connectors::store::cql::ledger::CqlLedger;
 use gatebell_connectors::store::cql::schema::migrate;
@@ -45,6 +46,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod bare_store;
 mod city;
 mod kafka_topic;
 
@@ -100,8 +102,7 @@ async fn measure(records: usize, turns: usize) -> anyhow::Result<()> {
         let took = recover(&registry).await?;
         println!("recovery of {PUPILS} taps of today, from the assignment on: {:.2} s", took.as_secs_f64());
     }
-    notify().await?.print("with the app's notices on the store");
-    Ok(())
+    notify().await
 }
 
 fn median(figures: &[Figure], of: impl Fn(&Figure) -> f64) -> f64 {
@@ -427,22 +428,56 @@ impl ChannelConnector for Willing {
     }
 }
 
-/// A school day of a city in which everybody has the app, until all of it is settled on the store and committed.
-async fn notify() -> anyhow::Result<Figure> {
+/// A school day of a city in which everybody has the app, until all of it is settled and committed: with a ledger in
+/// memory, then with one on the store, then a bare writer of the rows that the store has by then.
+async fn notify() -> anyhow::Result<()> {
     let cql = CqlSettings {
         contact_points: vec![env::var("GATEBELL_TEST_CQL").unwrap_or_else(|_| "127.0.0.1:19042".to_owned())],
-        keyspace: "gatebell_bench".to_owned(),
+        keyspace: "gatebell_bench_notices".to_owned(),
         local_datacenter: "datacenter1".to_owned(),
         replication: BTreeMap::from([("datacenter1".to_owned(), 1)]),
         credentials: None,
         timeouts: Default::default(),
     };
+    bare_store::drop_keyspace(&cql).await?;
     migrate(&cql).await?;
     let topic = Topic::make(PARTITIONS).await?;
     let (taps, _) = topic.produce(&a_day()).await?;
+    let registry = Registry::of(true);
+    settle(&topic, "memory", taps, Arc::new(FakeLedger::default()), &registry)
+        .await?
+        .print("with the app's notices in memory");
+
     let session = CqlSession::open(&cql).await?;
     let log_name = topic.cluster.log_name(&topic.settings.taps_topic());
-    let ledger = Arc::new(CqlLedger::new(session, &log_name).await?);
+    let ledger = Arc::new(CqlLedger::new(Arc::clone(&session), &log_name).await?);
+    let requests_before = session.requests();
+    let stored = settle(&topic, "store", taps, ledger, &registry).await?;
+    let stored = stored.print("with the app's notices on the store");
+    let requests = session.requests() - requests_before;
+    topic.delete().await?;
+
+    let rows = LedgerRows::read(&cql, &log_name, PARTITIONS).await?;
+    let bare = rows.write(&format!("{log_name}/bare")).await?;
+    let entries = rows.len() as f64;
+    let (of_engine, of_bare) = (entries / stored.took.as_secs_f64(), entries / bare.as_secs_f64());
+    println!("{:.1} requests to the store a thousand taps", requests as f64 * 1_000.0 / taps as f64);
+    println!(
+        "{entries} entries: a bare writer {of_bare:.0}/s, the engine {of_engine:.0}/s, {:.2} of it",
+        of_engine / of_bare
+    );
+    println!("load average {}", load_average()?);
+    bare_store::drop_keyspace(&cql).await
+}
+
+/// Decides, notifies and settles all of `topic`.
+async fn settle(
+    topic: &Topic,
+    group: &str,
+    taps: u64,
+    ledger: Arc<dyn Ledger>,
+    registry: &Registry,
+) -> anyhow::Result<Figure> {
     let profile = LaneProfile {
         // Nothing of the lane's own limits what is measured.
         burst: 100_000,
@@ -451,19 +486,14 @@ async fn notify() -> anyhow::Result<Figure> {
     };
     let clock = Dial::at(a_day()[1].over());
     let seen = Arc::new(Seen::default());
-    let log = Watched { log: topic.join(&topic.settings, &clock).await?, seen: Arc::clone(&seen) };
-    let engine =
-        Running::start(log, ledger, &Registry::of(true), vec![Arc::new(Willing { profile })], clock)?;
+    let log = topic.join(&topic.settings(group), &clock).await?;
+    let log = Watched { log, seen: Arc::clone(&seen) };
+    let engine = Running::start(log, ledger, registry, vec![Arc::new(Willing { profile })], clock)?;
     until("the first decision", || engine.decided() > 0).await?;
     let watch = Watch::start()?;
     until("everything settled", || seen.committed() >= taps).await?;
     let figure = watch.stop(taps)?;
-    println!(
-        "{taps} taps with notices: {:?}; load average {}",
-        engine.status.snapshot().entries,
-        load_average()?
-    );
+    println!("{taps} taps with notices: {:?}", engine.status.snapshot().entries);
     engine.stop().await?;
-    topic.delete().await?;
     Ok(figure)
 }
