@@ -22,7 +22,8 @@ pub struct Rank {
 struct Ranked<T> {
     rank: Rank,
     sequence: u64,
-    item: T,
+    /// Apart, since a heap moves what it holds at every step: a notice has hundreds of bytes.
+    item: Box<T>,
 }
 
 impl<T> PartialEq for Ranked<T> {
@@ -71,12 +72,12 @@ impl<T> LaneQueue<T> {
     pub fn push(&mut self, rank: Rank, item: T) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.heap(rank.priority).push(Reverse(Ranked { rank, sequence, item }));
+        self.heap(rank.priority).push(Reverse(Ranked { rank, sequence, item: Box::new(item) }));
     }
 
     /// Takes the item to be served next.
     pub fn pop(&mut self) -> Option<T> {
-        self.heaps.iter_mut().find_map(BinaryHeap::pop).map(|Reverse(ranked)| ranked.item)
+        self.heaps.iter_mut().find_map(BinaryHeap::pop).map(|Reverse(ranked)| *ranked.item)
     }
 
     /// The rank of the item to be served next.
@@ -90,7 +91,7 @@ impl<T> LaneQueue<T> {
             .heaps
             .iter_mut()
             .find(|heap| heap.peek().is_some_and(|Reverse(ranked)| ranked.rank.deadline <= now))?;
-        heap.pop().map(|Reverse(ranked)| ranked.item)
+        heap.pop().map(|Reverse(ranked)| *ranked.item)
     }
 
     /// Takes out every item for which `goes` holds, in no particular order. Looks at all of them.
@@ -100,7 +101,7 @@ impl<T> LaneQueue<T> {
             let (gone, kept): (Vec<_>, Vec<_>) =
                 std::mem::take(heap).into_vec().into_iter().partition(|Reverse(ranked)| goes(&ranked.item));
             *heap = BinaryHeap::from(kept);
-            extracted.extend(gone.into_iter().map(|Reverse(ranked)| ranked.item));
+            extracted.extend(gone.into_iter().map(|Reverse(ranked)| *ranked.item));
         }
         extracted
     }

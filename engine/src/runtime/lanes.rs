@@ -31,8 +31,8 @@ use crate::notice::{Notice, Priority};
 use crate::shard::NoticeStart;
 use crate::time::Timestamp;
 
-/// Entries in one append to the ledger.
-const FLUSH_ENTRIES_MAX: usize = 1000;
+/// Entries in one append to the ledger: so many that stores which write by partition get batches worth the name.
+const FLUSH_ENTRIES_MAX: usize = 4_000;
 /// Ended notices whose entries wait for the ledger; beyond that the lane sends nothing new.
 const UNFLUSHED_MAX: usize = 20_000;
 /// Wait before the ledger is asked again after an error, in real time.
@@ -56,11 +56,12 @@ impl Finished {
         item.tenure.take_off();
         Self { entry, item }
     }
+}
 
-    fn recorded(&self) {
-        self.item.settle();
-        self.item.tenure.land();
-    }
+/// The ledger has the end of `item`.
+fn recorded(item: &Pending) {
+    item.settle();
+    item.tenure.land();
 }
 
 /// Why the lane sends nothing for a while.
@@ -90,7 +91,7 @@ pub(crate) struct Lane {
     messages_on_wire: usize,
     recording: FuturesUnordered<BoxFuture<'static, Result<Pending, Pending>>>,
     finished: Vec<Finished>,
-    flushing: Option<BoxFuture<'static, Vec<Finished>>>,
+    flushing: Option<BoxFuture<'static, Vec<Pending>>>,
     paused: Option<(Duration, Pause)>,
     down_streak: u32,
     stopping: bool,
@@ -149,7 +150,7 @@ impl Lane {
                 Some(ended) = self.recording.next(), if !self.recording.is_empty() => self.take_end(ended),
                 flushed = flushed(&mut self.flushing), if self.flushing.is_some() => {
                     self.flushing = None;
-                    flushed.iter().for_each(Finished::recorded);
+                    flushed.iter().for_each(recorded);
                 }
                 () = self.endings.next(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
@@ -332,12 +333,13 @@ impl Lane {
                 self.end(item, Event::Expired, None);
                 continue;
             }
-            if let Err(suppression) = self.context.index.recipient(&item.notice, self.context.clock.now()) {
-                self.end_suppressed(item, suppression.reason());
-                continue;
-            }
             if !sending::needs_claim(item.notice.channel) {
                 self.ready.push(item.rank(), item);
+                continue;
+            }
+            // Nothing is claimed for somebody who gets nothing.
+            if let Err(suppression) = self.context.index.recipient(&item.notice, self.context.clock.now()) {
+                self.end_suppressed(item, suppression.reason());
                 continue;
             }
             let context = Arc::clone(&self.context);
@@ -572,13 +574,13 @@ impl Lane {
         if self.flushing.is_some() || self.finished.is_empty() {
             return;
         }
-        let batch: Vec<Finished> =
-            self.finished.drain(..self.finished.len().min(FLUSH_ENTRIES_MAX)).collect();
+        let ended = self.finished.drain(..self.finished.len().min(FLUSH_ENTRIES_MAX));
+        let (entries, items): (Vec<LedgerEntry>, Vec<Pending>) =
+            ended.map(|Finished { entry, item }| (entry, item)).unzip();
         let context = Arc::clone(&self.context);
         self.flushing = Some(Box::pin(async move {
-            let entries: Vec<LedgerEntry> = batch.iter().map(|finished| finished.entry.clone()).collect();
             sending::append(&context, &entries).await;
-            batch
+            items
         }));
     }
 
@@ -624,7 +626,7 @@ async fn sleep(wait: Option<Duration>) {
     }
 }
 
-async fn flushed(flushing: &mut Option<BoxFuture<'static, Vec<Finished>>>) -> Vec<Finished> {
+async fn flushed(flushing: &mut Option<BoxFuture<'static, Vec<Pending>>>) -> Vec<Pending> {
     match flushing {
         Some(future) => future.await,
         None => futures::future::pending().await,

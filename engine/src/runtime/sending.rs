@@ -4,6 +4,7 @@
 //! durable before the notice counts as settled. A step that a crash interrupts leaves something that its successor can
 //! read: no claim (nothing was sent), a claim without outcome (*in doubt*), or an outcome.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -267,9 +268,11 @@ pub(crate) async fn submit(
     // A connector that answers for fewer messages than it was given leaves the others in doubt.
     let missing = SubmitOutcome::Unknown { reason: CompactString::const_new("no_answer") };
     let outcomes = outcomes.into_iter().chain(std::iter::repeat(missing));
-    let recorded = items.into_iter().zip(outcomes).map(|(item, outcome)| {
-        metrics::counter!("gatebell_submits_total", "lane" => lane.clone(), "outcome" => outcome_label(&outcome))
-            .increment(1);
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    answered.reserve(items.len());
+    let mut recording = Vec::new();
+    for (item, outcome) in items.into_iter().zip(outcomes) {
+        *counts.entry(outcome_label(&outcome)).or_default() += 1;
         let standing = Standing {
             attempt: item.attempt,
             tries: item.tries,
@@ -278,9 +281,16 @@ pub(crate) async fn submit(
             down_streak,
         };
         let step = after_answer(outcome, standing);
-        record(&context, item, step)
-    });
-    answered.extend(join_all(recorded).await);
+        match item.claim.clone() {
+            Some(claim) => recording.push(record(&context, item, claim, step)),
+            None => answered.push(Answered { item, step, ledger_has_it: false }),
+        }
+    }
+    for (outcome, count) in counts {
+        metrics::counter!("gatebell_submits_total", "lane" => lane.clone(), "outcome" => outcome)
+            .increment(count);
+    }
+    answered.extend(join_all(recording).await);
     answered
 }
 
@@ -297,11 +307,8 @@ fn outcome_label(outcome: &SubmitOutcome) -> &'static str {
     }
 }
 
-/// Makes an SMS's answer durable: its claim moves on, and its entry is written with it.
-async fn record(context: &LaneContext, mut item: Pending, step: NextStep) -> Answered {
-    let Some(claim) = item.claim.clone() else {
-        return Answered { item, step, ledger_has_it: false };
-    };
+/// Makes an SMS's answer durable: its `claim` moves on, and its entry is written with it.
+async fn record(context: &LaneContext, mut item: Pending, claim: Claim, step: NextStep) -> Answered {
     let entry =
         |event| LedgerEntry::of(&item.notice, event, context.clock.now()).through(&claim.lane, claim.attempt);
     let (state, entry) = match &step {

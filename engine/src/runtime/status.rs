@@ -194,8 +194,40 @@ pub struct Status {
     lanes: Vec<Arc<LaneStatus>>,
     troubles: Mutex<BTreeMap<&'static str, String>>,
     lags: Mutex<BTreeMap<u32, u64>>,
-    entries: Mutex<BTreeMap<(Channel, Event), u64>>,
-    latencies: Mutex<BTreeMap<Channel, Histogram<u64>>>,
+    entries: Mutex<BTreeMap<(Channel, Event), EntryCounter>>,
+    latencies: Mutex<BTreeMap<Channel, Latency>>,
+}
+
+/// Entries of one channel and event.
+#[derive(Debug)]
+struct EntryCounter {
+    count: u64,
+    metric: metrics::Counter,
+}
+
+impl EntryCounter {
+    fn new(channel: Channel, event: Event) -> Self {
+        let metric =
+            metrics::counter!("gatebell_notices_total", "channel" => channel.name(), "event" => event.name());
+        Self { count: 0, metric }
+    }
+}
+
+/// How long taps of one channel took to the gateway's answer.
+#[derive(Debug)]
+struct Latency {
+    histogram_us: Histogram<u64>,
+    metric: metrics::Histogram,
+}
+
+impl Latency {
+    fn new(channel: Channel) -> Self {
+        Self {
+            histogram_us: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
+                .expect("an hour in microseconds with three digits is within what the histogram allows"),
+            metric: metrics::histogram!("gatebell_tap_to_answer_seconds", "channel" => channel.name()),
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -290,7 +322,7 @@ impl Status {
         StatusSnapshot {
             records: taps.iter().map(|(_, count)| count).sum(),
             taps,
-            entries: locked(&self.entries).clone(),
+            entries: locked(&self.entries).iter().map(|(named, counter)| (*named, counter.count)).collect(),
             lanes: self
                 .lanes
                 .iter()
@@ -304,7 +336,10 @@ impl Status {
                 })
                 .collect(),
             lag: locked(&self.lags).values().sum(),
-            tap_to_answer_us: locked(&self.latencies).clone(),
+            tap_to_answer_us: locked(&self.latencies)
+                .iter()
+                .map(|(channel, latency)| (*channel, latency.histogram_us.clone()))
+                .collect(),
         }
     }
 
@@ -341,25 +376,23 @@ impl Status {
 
     /// Counts entries that are now durable.
     pub(crate) fn count_entries(&self, entries: &[LedgerEntry]) {
-        let mut totals = locked(&self.entries);
+        let mut counters = locked(&self.entries);
         for entry in entries {
-            *totals.entry((entry.channel, entry.event)).or_default() += 1;
-            metrics::counter!("gatebell_notices_total", "channel" => entry.channel.name(), "event" => entry.event.name())
-                .increment(1);
+            let counter = counters
+                .entry((entry.channel, entry.event))
+                .or_insert_with(|| EntryCounter::new(entry.channel, entry.event));
+            counter.count += 1;
+            counter.metric.increment(1);
         }
     }
 
     /// A tap's way from the log to the gateway's answer took so long.
     pub(crate) fn answered(&self, channel: Channel, took: Duration) {
-        metrics::histogram!("gatebell_tap_to_answer_seconds", "channel" => channel.name())
-            .record(took.as_secs_f64());
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut latencies = locked(&self.latencies);
-        let histogram = latencies.entry(channel).or_insert_with(|| {
-            Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)
-                .expect("an hour in microseconds with three digits is within what the histogram allows")
-        });
-        histogram.saturating_record(micros);
+        let latency = latencies.entry(channel).or_insert_with(|| Latency::new(channel));
+        latency.histogram_us.saturating_record(micros);
+        latency.metric.record(took.as_secs_f64());
     }
 
     /// How far a partition is behind its log.
