@@ -4,12 +4,13 @@
 //! its store (`GATEBELL_TEST_CQL`). With a million taps or more on 12 partitions it measures, in turns: a
 //! `BaseConsumer::poll` loop that counts, the tap log alone, and the tap log with the running engine, whose other ports are
 //! in memory and whose term offers no channel. Then how soon a new owner decides the first tap after the 100 000 of today,
-//! and what the app's notices cost with the ledger on the store.
+//! and what the app's notices cost with the ledger on the store, beside a bare writer of the same rows.
 //!
 //! Rates are from the first record to the last; CPU seconds are those of the whole process, the client's threads included,
 //! over the same time. Broker and store share the machine, so figures are compared only within a run: no criterion.
 //!
-//! `cargo bench --bench kafka_decisions` (with `-- RECORDS TURNS` for other than a million records three times)
+//! `cargo bench --bench kafka_decisions` (with `-- RECORDS TURNS` for other than a million records three times; with
+//! `-- store TAPS` for the notices alone)
 
 use std::collections::BTreeMap;
 use std::env;
@@ -53,18 +54,26 @@ mod kafka_topic;
 const PARTITIONS: u32 = 12;
 const RECORDS: usize = 1_000_000;
 const TURNS: usize = 3;
+/// Taps with notices: school days enough that what a start costs does not count.
+const NOTICED_TAPS: usize = 1_000_000;
 /// No step waits for longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often a bench looks whether it is over: as rarely as the result allows, since looking costs CPU time too.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_FOR_SETTLED_EVERY: Duration = Duration::from_millis(50);
 /// Kernel ticks of `/proc/self/stat`: 100 a second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 fn main() -> anyhow::Result<()> {
     // Cargo itself adds `--bench`.
+    let is_store_alone = env::args().any(|argument| argument == "store");
     let mut numbers = env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let records = numbers.next().unwrap_or(RECORDS);
     let turns = numbers.next().unwrap_or(TURNS).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if is_store_alone {
+        return runtime.block_on(notify(records));
+    }
     runtime.block_on(measure(records, turns))
 }
 
@@ -102,7 +111,7 @@ async fn measure(records: usize, turns: usize) -> anyhow::Result<()> {
         let took = recover(&registry).await?;
         println!("recovery of {PUPILS} taps of today, from the assignment on: {:.2} s", took.as_secs_f64());
     }
-    notify().await
+    notify(NOTICED_TAPS).await
 }
 
 fn median(figures: &[Figure], of: impl Fn(&Figure) -> f64) -> f64 {
@@ -250,7 +259,7 @@ struct Running {
 
 impl Running {
     /// Between `log` and `ledger`, for a city of whose channels only those of `channels` are on offer; what it tells is of
-    /// use all day.
+    /// use all term.
     fn start(
         log: impl TapLog + 'static,
         ledger: Arc<dyn Ledger>,
@@ -259,7 +268,7 @@ impl Running {
         clock: Arc<Dial>,
     ) -> anyhow::Result<Self> {
         let offered = channels.iter().map(|connector| connector.profile().channel).collect();
-        let useful_for = Duration::from_secs(24 * 3600);
+        let useful_for = Duration::from_secs(365 * 24 * 3600);
         let settings = Settings {
             term: Arc::new(Term { channels: offered, useful_for, ..Term::clone(&city::term()) }),
             templates: Arc::new(Templates::built_in()),
@@ -294,13 +303,13 @@ impl Running {
     }
 }
 
-async fn until(what: &str, reached: impl Fn() -> bool) -> anyhow::Result<()> {
+async fn until(what: &str, look_every: Duration, reached: impl Fn() -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !reached() {
         if Instant::now() > deadline {
             bail!("{what}: not within {PATIENCE:?}");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(look_every).await;
     }
     Ok(())
 }
@@ -314,9 +323,9 @@ async fn decide(
     let clock = Dial::at(city::morning(city::term().last_day, 0));
     let log = topic.join(&settings, &clock).await?;
     let engine = Running::start(log, Arc::new(FakeLedger::default()), registry, Vec::new(), clock)?;
-    until("the first decision", || engine.decided() > 0).await?;
+    until("the first decision", LOOK_EVERY, || engine.decided() > 0).await?;
     let watch = Watch::start()?;
-    until("all decisions", || engine.decided() >= taps).await?;
+    until("all decisions", LOOK_EVERY, || engine.decided() >= taps).await?;
     let figure = watch.stop(taps)?;
     engine.stop().await?;
     Ok(figure)
@@ -400,7 +409,7 @@ async fn recover(registry: &Registry) -> anyhow::Result<Duration> {
     let seen = Arc::new(Seen::default());
     let log = Watched { log: topic.join(&topic.settings, &clock).await?, seen: Arc::clone(&seen) };
     let engine = Running::start(log, Arc::new(FakeLedger::default()), registry, Vec::new(), clock)?;
-    until("the first live decision", || engine.decided() > 0).await?;
+    until("the first live decision", LOOK_EVERY, || engine.decided() > 0).await?;
     let took = seen.assigned_at.get().context("it was assigned")?.elapsed();
     engine.stop().await?;
     topic.delete().await?;
@@ -428,9 +437,10 @@ impl ChannelConnector for Willing {
     }
 }
 
-/// A school day of a city in which everybody has the app, until all of it is settled and committed: with a ledger in
-/// memory, then with one on the store, then a bare writer of the rows that the store has by then.
-async fn notify() -> anyhow::Result<()> {
+/// School days of a city in which everybody has the app, until all of it is settled and committed: with a ledger in memory,
+/// then with one on the store, then a bare writer of the rows that the store has by then.
+async fn notify(taps: usize) -> anyhow::Result<()> {
+    let halves: Vec<HalfDay> = half_days().take(taps.div_ceil(PUPILS)).collect();
     let cql = CqlSettings {
         contact_points: vec![env::var("GATEBELL_TEST_CQL").unwrap_or_else(|_| "127.0.0.1:19042".to_owned())],
         keyspace: "gatebell_bench_notices".to_owned(),
@@ -442,9 +452,10 @@ async fn notify() -> anyhow::Result<()> {
     bare_store::drop_keyspace(&cql).await?;
     migrate(&cql).await?;
     let topic = Topic::make(PARTITIONS).await?;
-    let (taps, _) = topic.produce(&a_day()).await?;
+    let (taps, _) = topic.produce(&halves).await?;
+    let over = halves.last().context("there are taps")?.over();
     let registry = Registry::of(true);
-    settle(&topic, "memory", taps, Arc::new(FakeLedger::default()), &registry)
+    settle(&topic, "memory", taps, over, Arc::new(FakeLedger::default()), &registry)
         .await?
         .print("with the app's notices in memory");
 
@@ -452,21 +463,19 @@ async fn notify() -> anyhow::Result<()> {
     let log_name = topic.cluster.log_name(&topic.settings.taps_topic());
     let ledger = Arc::new(CqlLedger::new(Arc::clone(&session), &log_name).await?);
     let requests_before = session.requests();
-    let stored = settle(&topic, "store", taps, ledger, &registry).await?;
+    let stored = settle(&topic, "store", taps, over, ledger, &registry).await?;
     let stored = stored.print("with the app's notices on the store");
     let requests = session.requests() - requests_before;
     topic.delete().await?;
 
     let rows = LedgerRows::read(&cql, &log_name, PARTITIONS).await?;
-    let bare = rows.write(&format!("{log_name}/bare")).await?;
-    let entries = rows.len() as f64;
-    let (of_engine, of_bare) = (entries / stored.took.as_secs_f64(), entries / bare.as_secs_f64());
-    println!("{:.1} requests to the store a thousand taps", requests as f64 * 1_000.0 / taps as f64);
+    let bare = rows.write(&format!("{log_name}/bare")).await?.print("a bare writer of the same rows");
     println!(
-        "{entries} entries: a bare writer {of_bare:.0}/s, the engine {of_engine:.0}/s, {:.2} of it",
-        of_engine / of_bare
+        "the engine reaches {:.2} of the bare writer, with {:.1} requests to the store a thousand taps; load average {}",
+        stored.a_second() / bare.a_second(),
+        requests as f64 * 1_000.0 / taps as f64,
+        load_average()?
     );
-    println!("load average {}", load_average()?);
     bare_store::drop_keyspace(&cql).await
 }
 
@@ -475,6 +484,7 @@ async fn settle(
     topic: &Topic,
     group: &str,
     taps: u64,
+    over: Timestamp,
     ledger: Arc<dyn Ledger>,
     registry: &Registry,
 ) -> anyhow::Result<Figure> {
@@ -484,14 +494,14 @@ async fn settle(
         window: 64,
         ..gatebell_connectors::app::profile(LaneName::new("app")?, 1_000_000)
     };
-    let clock = Dial::at(a_day()[1].over());
+    let clock = Dial::at(over);
     let seen = Arc::new(Seen::default());
     let log = topic.join(&topic.settings(group), &clock).await?;
     let log = Watched { log, seen: Arc::clone(&seen) };
     let engine = Running::start(log, ledger, registry, vec![Arc::new(Willing { profile })], clock)?;
-    until("the first decision", || engine.decided() > 0).await?;
+    until("the first decision", LOOK_EVERY, || engine.decided() > 0).await?;
     let watch = Watch::start()?;
-    until("everything settled", || seen.committed() >= taps).await?;
+    until("everything settled", LOOK_FOR_SETTLED_EVERY, || seen.committed() >= taps).await?;
     let figure = watch.stop(taps)?;
     println!("{taps} taps with notices: {:?}", engine.status.snapshot().entries);
     engine.stop().await?;

@@ -4,7 +4,7 @@
 //! the store allows, less what the engine costs.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use gatebell_connectors::store::cql::settings::CqlSettings;
@@ -18,8 +18,10 @@ use scylla::statement::unprepared::Statement;
 use scylla::value::{CqlDate, CqlTimestamp};
 use scylla::{DeserializeValue, SerializeValue};
 
-/// Rows of one batch, and batches at once, beyond which the store got no faster.
-const BATCH_ROWS: usize = 100;
+use crate::{Figure, Watch};
+
+/// Rows of one batch, as the ledger has them; and batches at once, beyond which the store got no faster.
+const BATCH_ROWS: usize = 500;
 const BATCHES_AT_ONCE: usize = 64;
 /// Groups of the notices by pupil.
 const GROUPS: u8 = 32;
@@ -91,13 +93,8 @@ impl LedgerRows {
         Ok(Self { session, keyspace, buckets })
     }
 
-    /// How many entries there are.
-    pub(crate) fn len(&self) -> usize {
-        self.buckets.values().map(Vec::len).sum()
-    }
-
-    /// Writes all of it for `log`, entries and notices by pupil; how long that took.
-    pub(crate) async fn write(&self, log: &str) -> anyhow::Result<Duration> {
+    /// Writes all of it for `log`, entries and notices by pupil; what that took, an entry standing for its tap.
+    pub(crate) async fn write(&self, log: &str) -> anyhow::Result<Figure> {
         let keyspace = &self.keyspace;
         let entries = self.prepare(format!(
             "INSERT INTO {keyspace}.ledger_entries (log, log_partition, bucket, log_offset, notice, event, attempt, line)
@@ -118,7 +115,7 @@ impl LedgerRows {
                 by_group.entry((line.day.0, group)).or_default().push(row);
             }
         }
-        let begun = Instant::now();
+        let watch = Watch::start()?;
         let of_entries = entries.chunk_by(|one, next| (one.1, one.2) == (next.1, next.2));
         let of_entries = of_entries.flat_map(|of_bucket| of_bucket.chunks(BATCH_ROWS));
         let of_notices = by_group.values().flat_map(|of_group| of_group.chunks(BATCH_ROWS));
@@ -129,7 +126,7 @@ impl LedgerRows {
         // In turns, as an engine does.
         let all = stream::select(entries_written, notices_written);
         all.buffer_unordered(BATCHES_AT_ONCE).try_collect::<()>().await?;
-        Ok(begun.elapsed())
+        watch.stop(entries.len() as u64)
     }
 
     async fn prepare(&self, cql: String) -> anyhow::Result<PreparedStatement> {
