@@ -197,21 +197,16 @@ impl Entries {
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for WrittenEntry { entry, .. } in entries {
-                if !known.notices.contains(&entry.notice) {
+                if !comes_again(entry) || !known.notices.contains(&entry.notice) {
                     unknown.entry((entry.day, group_of(&entry.pupil))).or_default().push(entry);
                 }
             }
-        }
-        for of_group in unknown.values_mut() {
-            of_group.sort_unstable_by_key(|entry| entry.notice);
-            of_group.dedup_by_key(|entry| entry.notice);
         }
         let batches = unknown.iter().flat_map(|(group, of_group)| {
             of_group.chunks(BATCH_ROWS_MAX).map(|batch| self.write_notices_of_group(*group, batch))
         });
         try_join_all(batches).await?;
-        // A notice of a free channel has one entry, its end, and is not asked for again.
-        let coming_again = unknown.values().flatten().filter(|entry| entry.channel == Channel::Sms);
+        let coming_again = unknown.values().flatten().filter(|entry| comes_again(entry));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.notices.len() > KNOWN_PLACES_MAX {
             known.notices.clear();
@@ -267,6 +262,11 @@ impl Entries {
         entries.sort_by_key(|read| read.written);
         Ok(entries)
     }
+}
+
+/// Whether the notice may have another entry: one of a free channel has its end alone.
+fn comes_again(entry: &LedgerEntry) -> bool {
+    entry.channel == Channel::Sms
 }
 
 /// The bucket of an offset.

@@ -48,8 +48,10 @@ impl Written {
     }
 }
 
-/// An entry's part that is one value in the store, as it is written.
+/// An entry's part that is one value in the store, as it is written: its fields in the order of the schema's type, which
+/// spares looking for each by its name.
 #[derive(SerializeValue)]
+#[scylla(flavor = "enforce_order")]
 pub(super) struct NewLine<'entry> {
     written_desc: i64,
     pupil: &'entry str,

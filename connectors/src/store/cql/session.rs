@@ -10,8 +10,9 @@
 //! keyspace has it as its name): a statement prepared against a keyspace in use is another one by the next connection's,
 //! and Cassandra warns of each.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gatebell_engine::ports::PortError;
@@ -47,16 +48,55 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const KEYSPACE_STAND_IN: &str = "keyspace.";
 /// Rows of one page when reading.
 const PAGE_ROWS: i32 = 2_000;
-/// Rows written together. A batch of one partition is one mutation, which servers do not warn of for its size.
-pub(super) const BATCH_ROWS_MAX: usize = 100;
+/// Rows written together: some hundred KB at most. A batch of one partition is one mutation, which servers do not warn of
+/// for its size.
+pub(super) const BATCH_ROWS_MAX: usize = 500;
+/// Batches kept of each statement.
+const SPARE_BATCHES_MAX: usize = 64;
 
 /// A prepared statement that reads rows.
 #[derive(Clone, Debug)]
 pub(super) struct Read(PreparedStatement);
 
 /// A prepared statement that writes rows, and changes nothing when it is repeated.
-#[derive(Clone, Debug)]
-pub(super) struct Write(PreparedStatement);
+pub(super) struct Write {
+    statement: PreparedStatement,
+    /// Batches that have served: the driver wants the statement once a row, and copying it costs about as much as the row.
+    /// At most [`SPARE_BATCHES_MAX`].
+    spare: Mutex<Vec<Batch>>,
+}
+
+impl Write {
+    fn spare(&self) -> MutexGuard<'_, Vec<Batch>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch of `rows` times the statement, to run under `profile`.
+    fn batch(&self, rows: usize, profile: &ExecutionProfileHandle) -> Batch {
+        let spare = self.spare().pop();
+        let mut batch = spare.unwrap_or_else(|| {
+            let mut batch = Batch::new(BatchType::Unlogged);
+            batch.set_is_idempotent(true);
+            batch.set_execution_profile_handle(Some(profile.clone()));
+            batch
+        });
+        batch.statements.resize_with(rows, || BatchStatement::PreparedStatement(self.statement.clone()));
+        batch
+    }
+
+    fn give_back(&self, batch: Batch) {
+        let mut spare = self.spare();
+        if spare.len() < SPARE_BATCHES_MAX {
+            spare.push(batch);
+        }
+    }
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Write").field(&self.statement).finish()
+    }
+}
 
 /// A prepared compare-and-set.
 #[derive(Clone, Debug)]
@@ -117,7 +157,7 @@ impl CqlSession {
     pub(super) async fn prepare_write(&self, cql: &str) -> Result<Write, PortError> {
         let mut statement = self.prepare(cql, &self.writes).await?;
         statement.set_is_idempotent(true);
-        Ok(Write(statement))
+        Ok(Write { statement, spare: Mutex::default() })
     }
 
     /// Prepares a compare-and-set.
@@ -198,7 +238,7 @@ impl CqlSession {
     ) -> Result<(), PortError> {
         retried("write", || async {
             let _permit = self.permit().await;
-            self.driver.execute_unpaged(&statement.0, &values).await
+            self.driver.execute_unpaged(&statement.statement, &values).await
         })
         .await
         .map(drop)
@@ -214,17 +254,14 @@ impl CqlSession {
         if let [row] = rows {
             return self.write(statement, row).await;
         }
-        let statements =
-            rows.iter().map(|_| BatchStatement::PreparedStatement(statement.0.clone())).collect();
-        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
-        batch.set_is_idempotent(true);
-        batch.set_execution_profile_handle(Some(self.writes.clone()));
+        let batch = statement.batch(rows.len(), &self.writes);
         retried("write", || async {
             let _permit = self.permit().await;
             self.driver.batch(&batch, rows).await
         })
-        .await
-        .map(drop)
+        .await?;
+        statement.give_back(batch);
+        Ok(())
     }
 
     /// Carries out a compare-and-set; whether it was applied. After an error nothing is known: it may have been, or may
