@@ -3,8 +3,7 @@
 //! Deadlines follow the taps, so serving the earliest deadline first serves every school in the order in which its pupils
 //! passed: none can starve another. The queue says what has expired; it drops nothing by itself.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use crate::notice::Priority;
 use crate::time::Timestamp;
@@ -18,107 +17,87 @@ pub struct Rank {
     pub deadline: Timestamp,
 }
 
-#[derive(Debug)]
-struct Ranked<T> {
-    rank: Rank,
-    sequence: u64,
-    /// Apart, since a heap moves what it holds at every step: a notice has hundreds of bytes.
-    item: Box<T>,
-}
-
-impl<T> PartialEq for Ranked<T> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.rank, self.sequence) == (other.rank, other.sequence)
-    }
-}
-
-impl<T> Eq for Ranked<T> {}
-
-impl<T> PartialOrd for Ranked<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Ranked<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.rank, self.sequence).cmp(&(other.rank, other.sequence))
-    }
-}
-
 const PRIORITIES: [Priority; 4] =
     [Priority::Emergency, Priority::Correction, Priority::Passage, Priority::Absence];
 
-/// A lane's queue: one heap a priority, each by deadline.
+/// A lane's queue: one tree a priority, by deadline and arrival.
+///
+/// Deadlines come almost in order, so what is added and what is taken is near the ends of a tree, which are in the
+/// processor's cache, however much waits between; a heap's steps lead all over it.
 #[derive(Debug)]
 pub struct LaneQueue<T> {
-    heaps: [BinaryHeap<Reverse<Ranked<T>>>; 4],
+    waiting: [BTreeMap<Place, T>; PRIORITIES.len()],
     next_sequence: u64,
 }
 
+/// Where an item stands among those of its priority: its deadline, then how many were added before it.
+type Place = (Timestamp, u64);
+
 impl<T> Default for LaneQueue<T> {
     fn default() -> Self {
-        Self { heaps: std::array::from_fn(|_| BinaryHeap::new()), next_sequence: 0 }
+        Self { waiting: std::array::from_fn(|_| BTreeMap::new()), next_sequence: 0 }
     }
 }
 
 impl<T> LaneQueue<T> {
-    fn heap(&mut self, priority: Priority) -> &mut BinaryHeap<Reverse<Ranked<T>>> {
+    fn of(&mut self, priority: Priority) -> &mut BTreeMap<Place, T> {
         let place = PRIORITIES.iter().position(|known| *known == priority).unwrap_or(PRIORITIES.len() - 1);
-        &mut self.heaps[place]
+        &mut self.waiting[place]
     }
 
     /// Adds `item`; of equals the earlier added is served first.
     pub fn push(&mut self, rank: Rank, item: T) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.heap(rank.priority).push(Reverse(Ranked { rank, sequence, item: Box::new(item) }));
+        self.of(rank.priority).insert((rank.deadline, sequence), item);
     }
 
     /// Takes the item to be served next.
     pub fn pop(&mut self) -> Option<T> {
-        self.heaps.iter_mut().find_map(BinaryHeap::pop).map(|Reverse(ranked)| *ranked.item)
+        self.waiting.iter_mut().find_map(BTreeMap::pop_first).map(|(_, item)| item)
     }
 
     /// The rank of the item to be served next.
     pub fn peek(&self) -> Option<Rank> {
-        self.heaps.iter().find_map(BinaryHeap::peek).map(|Reverse(ranked)| ranked.rank)
+        PRIORITIES.into_iter().zip(&self.waiting).find_map(|(priority, waiting)| {
+            let ((deadline, _), _) = waiting.first_key_value()?;
+            Some(Rank { priority, deadline: *deadline })
+        })
     }
 
     /// Takes an item whose deadline is not after `now`, of whatever priority.
     pub fn pop_expired(&mut self, now: Timestamp) -> Option<T> {
-        let heap = self
-            .heaps
-            .iter_mut()
-            .find(|heap| heap.peek().is_some_and(|Reverse(ranked)| ranked.rank.deadline <= now))?;
-        heap.pop().map(|Reverse(ranked)| *ranked.item)
+        let is_expired = |waiting: &BTreeMap<Place, T>| {
+            waiting.first_key_value().is_some_and(|((deadline, _), _)| *deadline <= now)
+        };
+        let expired = self.waiting.iter_mut().find(|waiting| is_expired(waiting))?;
+        expired.pop_first().map(|(_, item)| item)
     }
 
-    /// Takes out every item for which `goes` holds, in no particular order. Looks at all of them.
+    /// Takes out every item for which `goes` holds, in the order in which they would be served. Looks at all of them.
     pub fn extract(&mut self, mut goes: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut extracted = Vec::new();
-        for heap in &mut self.heaps {
-            let (gone, kept): (Vec<_>, Vec<_>) =
-                std::mem::take(heap).into_vec().into_iter().partition(|Reverse(ranked)| goes(&ranked.item));
-            *heap = BinaryHeap::from(kept);
-            extracted.extend(gone.into_iter().map(|Reverse(ranked)| *ranked.item));
+        for waiting in &mut self.waiting {
+            extracted.extend(waiting.extract_if(.., |_, item| goes(item)).map(|(_, item)| item));
         }
         extracted
     }
 
     /// The earliest deadline of all items.
     pub fn first_deadline(&self) -> Option<Timestamp> {
-        self.heaps.iter().filter_map(|heap| heap.peek().map(|Reverse(ranked)| ranked.rank.deadline)).min()
+        let first =
+            |waiting: &BTreeMap<Place, T>| waiting.first_key_value().map(|((deadline, _), _)| *deadline);
+        self.waiting.iter().filter_map(first).min()
     }
 
     /// How many items wait.
     pub fn len(&self) -> usize {
-        self.heaps.iter().map(BinaryHeap::len).sum()
+        self.waiting.iter().map(BTreeMap::len).sum()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.heaps.iter().all(BinaryHeap::is_empty)
+        self.waiting.iter().all(BTreeMap::is_empty)
     }
 }
 

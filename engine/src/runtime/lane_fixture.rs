@@ -98,7 +98,7 @@ impl LaneFixture {
     }
 
     /// A notice of the tap at `offset`, unclaimed.
-    pub(crate) fn pending(&self, offset: u64, kind: NoticeKind) -> Pending {
+    pub(crate) fn pending(&self, offset: u64, kind: NoticeKind) -> Box<Pending> {
         let now = self.context.clock.now();
         let notice = Notice {
             id: NoticeId::from_u128(offset.into()),
@@ -114,7 +114,8 @@ impl LaneFixture {
             received: now,
             deadline: now.plus(self.context.term.useful_for),
         };
-        Pending::new(notice, NoticeStart::Queued, Arc::clone(&self.tenure), self.context.clock.monotonic())
+        let now = self.context.clock.monotonic();
+        Box::new(Pending::new(notice, NoticeStart::Queued, Arc::clone(&self.tenure), now))
     }
 
     /// An arrival that is claimed, looked up and ready to leave.

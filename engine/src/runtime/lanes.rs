@@ -1,7 +1,8 @@
 //! Drives the lanes: one task each, between the shards and a channel connector.
 //!
-//! A notice walks through a lane like this: *queued* by priority and deadline → (SMS) *claimed*, a little ahead of need →
-//! *ready* → looked at once more and *on the wire*, as the limiter and the window allow → *recorded*, which settles it.
+//! A notice walks through a lane like this: (SMS) *queued* by priority and deadline → *claimed*, a little ahead of need →
+//! *ready*, by priority and deadline again → looked at once more and *on the wire*, as the limiter and the window allow →
+//! *recorded*, which settles it.
 //! What an answer means is decided in [`crate::lane::attempt`]; the single steps against ports are in
 //! [`sending`](super::sending). This file owns the order of things: who waits for what, and that every wait has an end.
 
@@ -33,6 +34,8 @@ use crate::time::Timestamp;
 
 /// Entries in one append to the ledger: so many that stores which write by partition get batches worth the name.
 const FLUSH_ENTRIES_MAX: usize = 4_000;
+/// Appends to the ledger at once.
+const FLUSHES_MAX: usize = 4;
 /// Ended notices whose entries wait for the ledger; beyond that the lane sends nothing new.
 const UNFLUSHED_MAX: usize = 20_000;
 /// Wait before the ledger is asked again after an error, in real time.
@@ -47,12 +50,12 @@ const CLAIM_AHEAD_MS: u64 = 500;
 /// An ended notice whose entry is not durable yet.
 struct Finished {
     entry: LedgerEntry,
-    item: Pending,
+    item: Box<Pending>,
 }
 
 impl Finished {
     /// In flight until it is durable: whoever owns the partition next must find the entry in the ledger.
-    fn waiting(entry: LedgerEntry, item: Pending) -> Self {
+    fn waiting(entry: LedgerEntry, item: Box<Pending>) -> Self {
         item.tenure.take_off();
         Self { entry, item }
     }
@@ -82,16 +85,17 @@ pub(crate) struct Lane {
     sent: SentAccount,
     /// The taking of the seat that the limiter belongs to.
     seating: u64,
-    queue: LaneQueue<Pending>,
+    queue: LaneQueue<Box<Pending>>,
     delayed: BinaryHeap<Reverse<Delayed>>,
     next_sequence: u64,
-    claiming: FuturesUnordered<BoxFuture<'static, (Pending, ClaimStep)>>,
-    ready: LaneQueue<Pending>,
+    claiming: FuturesUnordered<BoxFuture<'static, (Box<Pending>, ClaimStep)>>,
+    ready: LaneQueue<Box<Pending>>,
     on_wire: FuturesUnordered<BoxFuture<'static, Vec<Answered>>>,
     messages_on_wire: usize,
-    recording: FuturesUnordered<BoxFuture<'static, Result<Pending, Pending>>>,
+    recording: FuturesUnordered<BoxFuture<'static, Result<Box<Pending>, Box<Pending>>>>,
     finished: Vec<Finished>,
-    flushing: Option<BoxFuture<'static, Vec<Pending>>>,
+    #[expect(clippy::vec_box, reason = "they come in boxes, and to unbox them would move every one")]
+    flushing: FuturesUnordered<BoxFuture<'static, Vec<Box<Pending>>>>,
     paused: Option<(Duration, Pause)>,
     down_streak: u32,
     stopping: bool,
@@ -120,7 +124,7 @@ impl Lane {
             messages_on_wire: 0,
             recording: FuturesUnordered::new(),
             finished: Vec::new(),
-            flushing: None,
+            flushing: FuturesUnordered::new(),
             paused: None,
             down_streak: 0,
             stopping: false,
@@ -135,7 +139,7 @@ impl Lane {
             self.end_expired();
             self.start_claims();
             let wait_for_permit = self.start_submits();
-            self.start_flush();
+            self.start_flushes();
             self.show();
             if self.stopping && self.is_idle() {
                 return;
@@ -148,16 +152,15 @@ impl Lane {
                 Some(answers) = self.on_wire.next(), if !self.on_wire.is_empty() => self.take_answers(answers),
                 Some((item, step)) = self.claiming.next(), if !self.claiming.is_empty() => self.take_claim(item, step),
                 Some(ended) = self.recording.next(), if !self.recording.is_empty() => self.take_end(ended),
-                flushed = flushed(&mut self.flushing), if self.flushing.is_some() => {
-                    self.flushing = None;
-                    flushed.iter().for_each(recorded);
+                Some(flushed) = self.flushing.next(), if !self.flushing.is_empty() => {
+                    flushed.iter().for_each(|item| recorded(item));
                 }
                 () = self.endings.next(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
                     if arrived == 0 {
                         self.stop();
                     }
-                    arrivals.drain(..).for_each(|item| self.queue.push(item.rank(), item));
+                    arrivals.drain(..).for_each(|item| self.enqueue(Box::new(item)));
                 }
                 () = sleep(wake), if wake.is_some() => {}
             }
@@ -180,7 +183,7 @@ impl Lane {
             && self.on_wire.is_empty()
             && self.recording.is_empty()
             && self.finished.is_empty()
-            && self.flushing.is_none()
+            && self.flushing.is_empty()
     }
 
     fn show(&self) {
@@ -203,15 +206,15 @@ impl Lane {
         let (ended, kept): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.delayed).into_iter().partition(|Reverse(delayed)| gone(&delayed.item));
         self.delayed = BinaryHeap::from(kept);
-        let mut dropped: Vec<Pending> = ended.into_iter().map(|Reverse(delayed)| delayed.item).collect();
-        dropped.extend(self.queue.extract(gone));
-        dropped.extend(self.ready.extract(gone));
+        let mut dropped: Vec<_> = ended.into_iter().map(|Reverse(delayed)| delayed.item).collect();
+        dropped.extend(self.queue.extract(|item| gone(item)));
+        dropped.extend(self.ready.extract(|item| gone(item)));
         dropped.into_iter().for_each(|item| self.release(item));
     }
 
     /// Gives a claim back that was certainly not used, so that its successor need not wait or doubt. Also after the tenure
     /// has ended: whoever has taken the claim over meanwhile has changed it, and keeps it.
-    fn release(&mut self, item: Pending) {
+    fn release(&mut self, item: Box<Pending>) {
         if item.claim.is_some() && !item.in_doubt {
             let context = Arc::clone(&self.context);
             // Not settled: the notice is still owed. The future only keeps the lane from ending too early.
@@ -222,7 +225,7 @@ impl Lane {
         }
     }
 
-    fn delay(&mut self, item: Pending, wait: Duration) {
+    fn delay(&mut self, item: Box<Pending>, wait: Duration) {
         if self.stopping || item.tenure.has_ended() {
             self.release(item);
             return;
@@ -234,11 +237,17 @@ impl Lane {
         self.delayed.push(Reverse(Delayed { due, sequence, item }));
     }
 
+    /// What needs no claim is ready as it comes.
+    fn enqueue(&mut self, item: Box<Pending>) {
+        let queue = if sending::needs_claim(item.notice.channel) { &mut self.queue } else { &mut self.ready };
+        queue.push(item.rank(), item);
+    }
+
     fn bring_back_delayed(&mut self) {
         let now = self.context.clock.monotonic();
         while self.delayed.peek().is_some_and(|Reverse(first)| first.due <= now) {
             if let Some(Reverse(due)) = self.delayed.pop() {
-                self.queue.push(due.item.rank(), due.item);
+                self.enqueue(due.item);
             }
         }
     }
@@ -259,7 +268,7 @@ impl Lane {
     }
 
     /// An attempt in doubt may have reached the phone: that is *failed, unknown*, not *expired*.
-    fn expire(&mut self, item: Pending) {
+    fn expire(&mut self, item: Box<Pending>) {
         if item.in_doubt {
             self.end(item, Event::Failed, Some("unknown"));
         } else {
@@ -268,7 +277,7 @@ impl Lane {
     }
 
     /// A notice has ended, or its claim is somebody else's: then the notice is ended once more, if it is still ours.
-    fn take_end(&mut self, ended: Result<Pending, Pending>) {
+    fn take_end(&mut self, ended: Result<Box<Pending>, Box<Pending>>) {
         match ended {
             Ok(item) => item.settle(),
             Err(mut item) if !item.tenure.has_ended() => {
@@ -282,7 +291,7 @@ impl Lane {
     }
 
     /// Ends a notice: through its claim where it has one or may have one, else with the next flush.
-    fn end(&mut self, item: Pending, event: Event, reason: Option<&str>) {
+    fn end(&mut self, item: Box<Pending>, event: Event, reason: Option<&str>) {
         if item.tenure.has_ended() {
             self.release(item);
             return;
@@ -333,10 +342,6 @@ impl Lane {
                 self.end(item, Event::Expired, None);
                 continue;
             }
-            if !sending::needs_claim(item.notice.channel) {
-                self.ready.push(item.rank(), item);
-                continue;
-            }
             // Nothing is claimed for somebody who gets nothing.
             if let Err(suppression) = self.context.index.recipient(&item.notice, self.context.clock.now()) {
                 self.end_suppressed(item, suppression.reason());
@@ -348,7 +353,7 @@ impl Lane {
     }
 
     /// Nothing more is sent. What is in doubt stays so: only the gateway knows.
-    fn end_suppressed(&mut self, item: Pending, reason: &str) {
+    fn end_suppressed(&mut self, item: Box<Pending>, reason: &str) {
         if item.in_doubt {
             self.end(item, Event::Failed, Some("unknown"));
         } else {
@@ -356,7 +361,7 @@ impl Lane {
         }
     }
 
-    fn take_claim(&mut self, item: Pending, step: ClaimStep) {
+    fn take_claim(&mut self, item: Box<Pending>, step: ClaimStep) {
         match step {
             ClaimStep::Ready if self.stopping || item.tenure.has_ended() => self.release(item),
             ClaimStep::Ready => self.ready.push(item.rank(), item),
@@ -470,6 +475,7 @@ impl Lane {
     /// Takes at most `wanted` messages from what is ready, looking each up once more (N3, N4).
     fn take_batch(&mut self, wanted: usize) -> Vec<Outgoing> {
         let mut batch = Vec::with_capacity(wanted);
+        let (now, looked_up_at) = (self.context.clock.now(), self.context.clock.monotonic());
         while batch.len() < wanted {
             let Some(item) = self.ready.pop() else { break };
             if item.tenure.has_ended() {
@@ -477,8 +483,7 @@ impl Lane {
                 continue;
             }
             self.watch_order(&item);
-            let now = self.context.clock.now();
-            if item.notice.deadline <= now {
+            if item.start == NoticeStart::Expired || item.notice.deadline <= now {
                 self.expire(item);
                 continue;
             }
@@ -489,7 +494,6 @@ impl Lane {
             match self.context.index.recipient(&item.notice, now) {
                 Ok(recipient) => {
                     let message = sending::message(&self.context, &item, recipient);
-                    let looked_up_at = self.context.clock.monotonic();
                     batch.push(Outgoing { item, message, looked_up_on: now, looked_up_at });
                 }
                 Err(suppression) => self.end_suppressed(item, suppression.reason()),
@@ -570,18 +574,21 @@ impl Lane {
         matches!(&self.paused, Some((until, Pause::Down { .. })) if *until > now)
     }
 
-    fn start_flush(&mut self) {
-        if self.flushing.is_some() || self.finished.is_empty() {
-            return;
+    fn start_flushes(&mut self) {
+        while self.flushing.len() < FLUSHES_MAX && !self.finished.is_empty() {
+            // What ends while one is under way waits for it, unless that is as much as an append may have.
+            if !self.flushing.is_empty() && self.finished.len() < FLUSH_ENTRIES_MAX {
+                return;
+            }
+            let ended = self.finished.drain(..self.finished.len().min(FLUSH_ENTRIES_MAX));
+            let (entries, items): (Vec<LedgerEntry>, Vec<_>) =
+                ended.map(|Finished { entry, item }| (entry, item)).unzip();
+            let context = Arc::clone(&self.context);
+            self.flushing.push(Box::pin(async move {
+                sending::append(&context, &entries).await;
+                items
+            }));
         }
-        let ended = self.finished.drain(..self.finished.len().min(FLUSH_ENTRIES_MAX));
-        let (entries, items): (Vec<LedgerEntry>, Vec<Pending>) =
-            ended.map(|Finished { entry, item }| (entry, item)).unzip();
-        let context = Arc::clone(&self.context);
-        self.flushing = Some(Box::pin(async move {
-            sending::append(&context, &entries).await;
-            items
-        }));
     }
 
     /// When the lane must look again by itself: a permit, a delayed item, a deadline, the end of a pause.
@@ -623,13 +630,6 @@ fn empty_limiter(context: &LaneContext, now: Duration) -> Limiter {
 async fn sleep(wait: Option<Duration>) {
     if let Some(wait) = wait {
         tokio::time::sleep(wait).await;
-    }
-}
-
-async fn flushed(flushing: &mut Option<BoxFuture<'static, Vec<Pending>>>) -> Vec<Pending> {
-    match flushing {
-        Some(future) => future.await,
-        None => futures::future::pending().await,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// A message on its way to the wire.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) item: Pending,
+    pub(crate) item: Box<Pending>,
     pub(crate) message: Message,
     /// When binding and protection were looked up, and the message was made, on the wall clock.
     pub(crate) looked_up_on: Timestamp,

@@ -14,7 +14,7 @@ use crate::shard::NoticeStart;
 /// Notices between a shard and a lane's queue.
 pub(crate) const INTAKE_MAX: usize = 1024;
 
-/// A notice in a lane.
+/// A notice in a lane. It has hundreds of bytes and changes hands a dozen times, so lanes hand it on by its pointer.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) notice: Notice,
@@ -94,7 +94,7 @@ pub(crate) struct Delayed {
     pub(crate) due: Duration,
     /// Of equals, the earlier delayed comes back first.
     pub(crate) sequence: u64,
-    pub(crate) item: Pending,
+    pub(crate) item: Box<Pending>,
 }
 
 impl PartialEq for Delayed {

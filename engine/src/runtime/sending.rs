@@ -65,7 +65,7 @@ pub(crate) enum ClaimStep {
 const CLAIM_ROUNDS_MAX: usize = 4;
 
 /// Claims an SMS notice, or finds out who did.
-pub(crate) async fn claim(context: Arc<LaneContext>, mut item: Pending) -> (Pending, ClaimStep) {
+pub(crate) async fn claim(context: Arc<LaneContext>, mut item: Box<Pending>) -> (Box<Pending>, ClaimStep) {
     let step = match item.claim {
         // Still ours from the try before.
         Some(_) if item.in_doubt => recheck_doubt(&context, &item).await,
@@ -223,7 +223,7 @@ pub(crate) fn message(context: &LaneContext, item: &Pending, recipient: Recipien
 /// One message's way back from the gateway.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    pub(crate) item: Pending,
+    pub(crate) item: Box<Pending>,
     pub(crate) step: NextStep,
     /// Whether the step is durable already (SMS); free channels are recorded in batches.
     pub(crate) ledger_has_it: bool,
@@ -239,23 +239,24 @@ pub(crate) async fn submit(
     batch: Vec<Outgoing>,
     down_streak: u32,
 ) -> Vec<Answered> {
-    let (leaving, withheld): (Vec<Outgoing>, Vec<Outgoing>) =
-        batch.into_iter().partition(|outgoing| last_look::may_leave(&context, outgoing));
-    let withheld = withheld.into_iter().map(|outgoing| Answered {
-        item: outgoing.item,
-        step: NextStep::RetrySame {
+    let mut answered = Vec::with_capacity(batch.len());
+    let (mut items, mut messages) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for outgoing in batch {
+        if last_look::may_leave(&context, &outgoing) {
+            items.push(outgoing.item);
+            messages.push(outgoing.message);
+            continue;
+        }
+        let step = NextStep::RetrySame {
             delay: WITHHELD_WAIT,
             lane: LanePause::None,
             reason: CompactString::const_new("withheld"),
-        },
-        ledger_has_it: true,
-    });
-    let mut answered: Vec<Answered> = withheld.collect();
-    if leaving.is_empty() {
+        };
+        answered.push(Answered { item: outgoing.item, step, ledger_has_it: true });
+    }
+    if items.is_empty() {
         return answered;
     }
-    let (items, messages): (Vec<Pending>, Vec<Message>) =
-        leaving.into_iter().map(|outgoing| (outgoing.item, outgoing.message)).unzip();
     let started = context.clock.monotonic();
     let timeout = context.connector.profile().submit_timeout;
     let outcomes = match tokio::time::timeout(timeout, context.connector.submit(&messages)).await {
@@ -269,7 +270,6 @@ pub(crate) async fn submit(
     let missing = SubmitOutcome::Unknown { reason: CompactString::const_new("no_answer") };
     let outcomes = outcomes.into_iter().chain(std::iter::repeat(missing));
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    answered.reserve(items.len());
     let mut recording = Vec::new();
     for (item, outcome) in items.into_iter().zip(outcomes) {
         *counts.entry(outcome_label(&outcome)).or_default() += 1;
@@ -308,7 +308,7 @@ fn outcome_label(outcome: &SubmitOutcome) -> &'static str {
 }
 
 /// Makes an SMS's answer durable: its `claim` moves on, and its entry is written with it.
-async fn record(context: &LaneContext, mut item: Pending, claim: Claim, step: NextStep) -> Answered {
+async fn record(context: &LaneContext, mut item: Box<Pending>, claim: Claim, step: NextStep) -> Answered {
     let entry =
         |event| LedgerEntry::of(&item.notice, event, context.clock.now()).through(&claim.lane, claim.attempt);
     let (state, entry) = match &step {
@@ -355,9 +355,9 @@ async fn remember_id(context: &LaneContext, notice: &Notice, gateway_id: &str) {
 /// the answer is `Err`: whose notice it is by now, the lane finds out.
 pub(crate) async fn end_claim(
     context: Arc<LaneContext>,
-    item: Pending,
+    item: Box<Pending>,
     entry: LedgerEntry,
-) -> Result<Pending, Pending> {
+) -> Result<Box<Pending>, Box<Pending>> {
     let _settling = context.settling.of(item.notice.id).await;
     if let Some(claim) = &item.claim {
         let state = ClaimState::Ended { event: entry.event, reason: entry.reason.clone() };
