@@ -51,6 +51,11 @@ impl Event {
         Self::Adjusted,
     ];
 
+    /// Whether the notice reached its reader, as far as its channel can tell: overturns every other end.
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Delivered | Self::Accepted)
+    }
+
     /// The word used in exports and labels.
     pub const fn name(self) -> &'static str {
         match self {

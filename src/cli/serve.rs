@@ -32,8 +32,8 @@ use crate::service::Service;
 const LISTENERS_FILE: &str = "listeners.json";
 /// The longest that threads may hold up the end of the process.
 const THREADS_STOP_MAX: Duration = Duration::from_secs(2);
-/// How often a starting process looks whether it is live yet, and then may look what its term means.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often a process looks whether its term still means what it serves.
+const TERM_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What a process returns that was ended by a second signal.
 const EXIT_AT_ONCE: i32 = 130;
 
@@ -101,9 +101,9 @@ async fn serve(
 }
 
 /// Returns when the name of the term turns out to mean something else, which another process may have made of it while this
-/// one started; never, if all is well.
+/// one started, or was taken for dead.
 async fn term_loses_its_meaning(status: Arc<Status>, served: Arc<ServedTerm>) {
-    let mut looked = tokio::time::interval(LOOK_EVERY);
+    let mut looked = tokio::time::interval(TERM_LOOK_EVERY);
     loop {
         looked.tick().await;
         if !status.is_live() {
@@ -111,13 +111,12 @@ async fn term_loses_its_meaning(status: Arc<Status>, served: Arc<ServedTerm>) {
         }
         let served = Arc::clone(&served);
         match tokio::task::spawn_blocking(move || served.is_still_meant()).await {
-            Ok(Ok(true)) => break,
+            Ok(Ok(true)) => {}
             Ok(Ok(false)) => return,
             Ok(Err(cause)) => tracing::warn!(%cause, "cannot read what the term means; trying again"),
-            Err(cause) => tracing::error!(%cause, "cannot look what the term means"),
+            Err(cause) => tracing::error!(%cause, "cannot look what the term means; trying again"),
         }
     }
-    std::future::pending::<()>().await;
 }
 
 /// Runs until a signal comes, something ends by itself or the term gets an `other_meaning`; then stops.
@@ -126,7 +125,7 @@ async fn until_stopped(
     signals: &mut Signals,
     other_meaning: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let mut may_go_on = Ok(());
+    let mut agreed = Ok(());
     tokio::select! {
         biased;
         name = signals.next() => {
@@ -134,7 +133,7 @@ async fn until_stopped(
         }
         () = service.ended() => {}
         () = other_meaning => {
-            may_go_on = Err(anyhow!("another process gave the term's name another meaning while this one started: start again"));
+            agreed = Err(anyhow!("another process gave the name of the term another meaning: give one of the two a name of its own, and start again"));
         }
     }
     tokio::select! {
@@ -143,7 +142,7 @@ async fn until_stopped(
             tracing::warn!("ending at once; what is on the wire stays in doubt until the next start");
             std::process::exit(EXIT_AT_ONCE);
         }
-        stopped = service.stop() => may_go_on.and(stopped),
+        stopped = service.stop() => agreed.and(stopped),
     }
 }
 

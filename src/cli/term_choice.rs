@@ -106,8 +106,8 @@ pub(crate) struct ServedTerm {
 }
 
 impl ServedTerm {
-    /// That the name still means this term. To be asked once others can see that this process runs: from then on they do
-    /// not change it.
+    /// That the name still means this term. To be asked again and again: others leave it alone while they see that this process
+    /// runs, and may have begun before, or when it had slept.
     ///
     /// # Errors
     /// Where that cannot be read.
@@ -147,11 +147,16 @@ fn give_way(
     text: &str,
     before: &str,
 ) -> anyhow::Result<()> {
-    if !home.engine_is_running()? {
+    let is_served = known.served()?.is_some_and(|served| served == term.name);
+    if !is_served || !home.engine_is_running()? {
         return Ok(());
     }
-    known.define(&term.name, before, Some(text))?;
-    bail!("another process began to serve while the term {} was given a meaning: start again", term.name)
+    // Who has changed it meanwhile serves what it says now.
+    let _was_taken_back = known.define(&term.name, before, Some(text))?;
+    bail!(
+        "another process began to serve the term {} just now, and it said something else: start again",
+        term.name
+    )
 }
 
 /// Refuses `term` when its name means something else in the city at `home`: when it is served there just now, or was billed.

@@ -149,13 +149,21 @@ fn names_where(key: &str) -> bool {
     key.ends_with("_file") || key.ends_with("_env")
 }
 
-/// Whether `value`, under a key that says where a secret is, might be that secret itself: no path, and nothing that a
-/// variable could be called.
+/// Whether `value`, under a key that says where a secret is, might be that secret itself.
 fn may_be_pasted(key: &str, value: &str) -> bool {
-    let is_variable =
-        value.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_');
-    let is_path = value.contains('/') || value.contains('.');
-    names_where(&key.to_ascii_lowercase()) && !value.is_empty() && !is_variable && !is_path
+    let key = key.to_ascii_lowercase();
+    (key.ends_with("_env") && !is_variable(value)) || (key.ends_with("_file") && !may_be_a_path(value))
+}
+
+/// Whether `text` is what an environment variable with a secret is called: in capitals, which few secrets are.
+pub(crate) fn is_variable(text: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+    !text.is_empty() && !text.starts_with(|first: char| first.is_ascii_digit()) && text.chars().all(fits)
+}
+
+/// Whether `text` is rather the path of a secret's file than the secret.
+pub(crate) fn may_be_a_path(text: &str) -> bool {
+    text.contains(['/', '.']) && !text.contains(['=', '+', ' '])
 }
 
 /// `text` with everything secret overwritten by `*`, byte for byte: values under keys that sound secret,
@@ -199,14 +207,19 @@ fn line_without_secrets(line: &str) -> String {
     let body = line.trim_end_matches(['\n', '\r']);
     let end = &line[body.len()..];
     match body.split_once('=') {
-        Some((key, value))
-            if sounds_secret(key.trim())
-                || may_be_pasted(key.trim(), value.trim().trim_matches(['"', '\''])) =>
-        {
+        Some((key, value)) if sounds_secret(key.trim()) || may_be_pasted(key.trim(), string_at(value)) => {
             format!("{key}={}{end}", "*".repeat(value.len()))
         }
         _ => format!("{}{end}", without_url_user(body)),
     }
+}
+
+/// What stands between the first pair of quotes of `value`; all of it where there is none.
+fn string_at(value: &str) -> &str {
+    let Some(quote) = value.trim_start().chars().next().filter(|first| matches!(first, '"' | '\'')) else {
+        return value.trim();
+    };
+    value.split(quote).nth(1).unwrap_or_default()
 }
 
 /// `line` with what stands between `://` and a later `@` overwritten.
@@ -229,6 +242,9 @@ mod tests {
             "Password = \"\"\"hunter2\"\"\"\r\n",
             "password_env = \"hunter2-Hunter2\"\n",
             "password_file = 'hunter2hunter2'\n",
+            "password_env = \"hunter2\" # see a/b\n",
+            "password_env = \"hunter2/hunter2\"\n",
+            "key_file = \"hunter2/hunter2+hunter2==\"\n",
             "basic-auth = \"hunter2\"\n",
             "gateway = [[{ pwd = \"hunter2\" }]]\n",
         ] {
@@ -236,9 +252,11 @@ mod tests {
             assert!(!shown.contains("hunter2"), "{shown}");
             assert_eq!(shown.len(), line.len(), "spans must still fit");
         }
-        for line in
-            ["password_file = \"/run/secrets/sms\"\n", "password_env = \"SMS_PASSWORD\"\n", "passages = 2\n"]
-        {
+        for line in [
+            "password_file = \"/run/secrets/sms\"\n",
+            "password_env = \"SMS_PASSWORD\" # vault\n",
+            "passages = 2\n",
+        ] {
             assert_eq!(without_secrets(line), line);
         }
     }

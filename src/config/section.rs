@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::mistakes::{MISSING, Mistake, NOT_SHOWN, sounds_secret};
+use super::mistakes::{MISSING, Mistake, NOT_SHOWN, is_variable, may_be_a_path, sounds_secret};
 use super::secret::SecretSource;
 
 /// Longest value that a mistake repeats, in characters.
@@ -207,12 +207,14 @@ impl<'t, 'm> Section<'t, 'm> {
     /// Where a secret is: `KEY_file` names a file or `KEY_env` an environment variable, one of the two.
     pub(crate) fn secret(&mut self, key: &str) -> Option<SecretSource> {
         let (file_key, env_key) = (format!("{key}_file"), format!("{key}_env"));
-        let file = self.path(&file_key).map(SecretSource::File);
+        let file = self
+            .text(&file_key, "a path; ./NAME for a file in the working directory", |text| {
+                may_be_a_path(text).then(|| PathBuf::from(text))
+            })
+            .map(SecretSource::File);
         let variable = self
-            .text(&env_key, "the name of an environment variable", |text| {
-                let fits =
-                    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                fits.then(|| text.to_owned())
+            .text(&env_key, "the name of an environment variable, in capitals", |text| {
+                is_variable(text).then(|| text.to_owned())
             })
             .map(SecretSource::Environment);
         if let (Some(_), Some(value)) = (&file, self.value(&env_key)) {

@@ -47,8 +47,8 @@ const GAUGES: [(&str, &str); 14] = [
     ("gatebell_intake_waiting_taps", "Taps that wait for the disk"),
     ("gatebell_tap_lag", "Records of a partition that are written and not yet read"),
     (
-        "gatebell_uncommitted_taps",
-        "Records of a partition that are written and not yet settled: a new owner would read them again",
+        "gatebell_unsettled_taps",
+        "Records of a partition, of those that have come, from the last committed one on",
     ),
     ("gatebell_partitions_owned", "Partitions of the taps that this process decides"),
     ("gatebell_kafka_brokers", "Brokers of Kafka that this process knows"),

@@ -464,7 +464,10 @@ impl Serving {
 
     /// Waits until nothing that it has read would be read again.
     pub(crate) async fn until_committed(&self) {
-        let all_is = |page: &str| figures(page, "gatebell_uncommitted_taps{").all(|taps| taps == "0");
+        let all_is = |page: &str| {
+            let mut taps = figures(page, "gatebell_unsettled_taps{").peekable();
+            taps.peek().is_some() && taps.all(|taps| taps == "0")
+        };
         self.until_figures("every tap settled and committed", all_is).await;
     }
 

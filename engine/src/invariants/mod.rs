@@ -2,7 +2,7 @@
 //!
 //! Whether one holds is asked by the [`predicates`]: functions over plain data, which the engine asks of what it has at hand.
 //! In the simulation a breach that the engine notices is a failure, and so is one that only the judge of the whole day sees,
-//! by a naive model and rules of its own. In production a [`Watch`] counts it in
+//! with a naive model beside it. In production a [`Watch`] counts it in
 //! `gatebell_invariant_violations_total` and logs it with its position, and the engine goes on: a parent who waits is worse
 //! served by an engine that stopped. Only where going on would do what cannot be taken back (a message that leaves, money
 //! that is charged, an offset that is committed) that one thing is held back. Each invariant says which, and where nothing
@@ -52,7 +52,8 @@ pub enum Invariant {
     /// stays, for `gatebell recount` to show.
     B1,
     /// Counters equal the recount; asked by `gatebell recount`, which prints each difference. Not asked at run time: the
-    /// store writes a counter from the number of its charges, and only a reading of the whole term says something else.
+    /// store writes a counter from the number of its charges, and only a reading of the whole term says something else. The
+    /// simulation asks it of the charges of each day.
     B2,
     /// Receipts in any order give the same totals. At run time it is asked, of each receipt, that however many came, one
     /// proof stands in the ledger; the engine goes on, since a charge has a key of its own. That another order of the same
@@ -64,7 +65,8 @@ pub enum Invariant {
     /// with what a run without crashes owes.
     R1,
     /// Nothing personal where many read. Not asked at run time: whoever looked for names in each line would need them all at
-    /// hand where lines are written. A test of whole processes searches every line of a run for all that it was given.
+    /// hand where lines are written. The simulation searches every line and label, and a test of whole processes every line of
+    /// a run, for all that they were given.
     P1,
 }
 

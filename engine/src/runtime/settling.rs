@@ -9,7 +9,6 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::retrying;
 use super::status::Status;
 use crate::ids::NoticeId;
-use crate::invariants::predicates::proves_success;
 use crate::ledger::{Event, LedgerEntry};
 use crate::ports::ledger::Ledger;
 
@@ -40,7 +39,7 @@ impl Settling {
 pub(crate) async fn is_overtaken(status: &Status, ledger: &dyn Ledger, end: &LedgerEntry) -> bool {
     let known = retrying(status, "ledger", || ledger.entries_of(end.position, end.notice)).await;
     status.watch().check_history(end.position, known.iter().map(|known| known.event));
-    let overturns = |known: Event| proves_success(end.event) && !proves_success(known);
+    let overturns = |known: Event| end.event.is_success() && !known.is_success();
     known.iter().any(|known| known.event.is_end() && !overturns(known.event))
 }
 

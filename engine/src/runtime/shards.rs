@@ -364,7 +364,7 @@ impl Dispatcher {
             self.context.status.set_lag(*partition, owned.end.saturating_sub(undecided));
             self.context
                 .status
-                .set_uncommitted(*partition, owned.end.max(undecided).saturating_sub(owned.committed));
+                .set_unsettled(*partition, owned.end.max(undecided).saturating_sub(owned.committed));
         }
     }
 

@@ -402,9 +402,9 @@ impl Status {
         locked(&self.lags).insert(partition, lag);
     }
 
-    /// How many records of a partition its next owner would read again.
-    pub(crate) fn set_uncommitted(&self, partition: u32, records: u64) {
-        metrics::gauge!("gatebell_uncommitted_taps", "partition" => partition.to_string())
+    /// How many records of a partition, of those it is known to have, its next owner would decide again.
+    pub(crate) fn set_unsettled(&self, partition: u32, records: u64) {
+        metrics::gauge!("gatebell_unsettled_taps", "partition" => partition.to_string())
             .set(as_gauge(usize::try_from(records).unwrap_or(usize::MAX)));
     }
 
@@ -412,7 +412,7 @@ impl Status {
     pub(crate) fn forget_partition(&self, partition: u32) {
         // What its next owner has to catch up with is not ours to show.
         self.set_lag(partition, 0);
-        self.set_uncommitted(partition, 0);
+        self.set_unsettled(partition, 0);
         locked(&self.lags).remove(&partition);
     }
 

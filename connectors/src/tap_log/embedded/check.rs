@@ -12,7 +12,7 @@ use crate::sqlite::DatabaseFile;
 /// Something in the log that is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapLogDamage {
-    /// The tap that is concerned, the first if they are several.
+    /// The tap that is concerned, if it is one.
     pub tap: Option<LogPosition>,
     /// What is wrong and where.
     pub what: String,
@@ -80,10 +80,10 @@ impl TapLogCheck {
 impl Damage {
     fn tap(self) -> Option<LogPosition> {
         match self {
-            Self::Altered { partition, offset }
-            | Self::Missing { partition, offset }
-            | Self::Gap { partition, offset, .. } => Some(LogPosition { partition, offset }),
-            Self::Committed { .. } | Self::CutOff { .. } | Self::Identity => None,
+            Self::Altered { partition, offset } | Self::Missing { partition, offset } => {
+                Some(LogPosition { partition, offset })
+            }
+            Self::Gap { .. } | Self::Committed { .. } | Self::CutOff { .. } | Self::Identity => None,
         }
     }
 }

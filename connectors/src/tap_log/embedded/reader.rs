@@ -250,9 +250,7 @@ impl TapLog for EmbeddedTapLog {
 
     async fn received_at(&mut self, partition: u32, offset: u64) -> Result<Option<Timestamp>, PortError> {
         self.partition(partition)?;
-        let first =
-            self.shared.read(move |connection| rows::first_from(connection, partition, offset)).await?;
-        Ok(first.map(|(_, received)| received))
+        self.shared.read(move |connection| rows::sound_receipt_from(connection, partition, offset)).await
     }
 
     async fn rewind(&mut self, partition: u32, from: Option<Timestamp>) -> Result<u64, PortError> {

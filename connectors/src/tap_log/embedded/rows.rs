@@ -39,6 +39,8 @@ pub(super) const TAP_LOG_SCHEMA: Schema = Schema {
 
 /// Stands before what is left of a damaged tap, so that it is read as no tap.
 const SET_ASIDE: &[u8] = b"damaged: ";
+/// A gap of more taps is told as one.
+const SINGLY_TOLD_MAX: u64 = 100;
 
 /// What was chosen when the log was made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,6 +115,9 @@ pub(super) fn append(connection: &Connection, taps: &[(u32, Bytes)], now: Timest
             Some((offset, received)) => (offset + 1, now.max(received.unwrap_or(now))),
             None => (0, now),
         };
+        // Where the last taps are gone: below what is settled nothing would ever be decided. The gap is found when it is read.
+        let settled = committed(connection, *partition).ok().flatten().unwrap_or(0);
+        let first = first.max(settled);
         let mut insert = connection.prepare_cached(&format!(
             "INSERT INTO tap_{partition} (offset, received, checksum, value) VALUES (?1, ?2, ?3, ?4)"
         ))?;
@@ -164,8 +169,8 @@ pub(super) enum Damage {
     Missing { partition: u32, offset: u64 },
     /// As [`Damage::Missing`], from `offset` to `last`.
     #[error(
-        "the taps at {partition}/{offset} to {last} are missing, though later ones are there: set aside one by one, or restored \
-         from a copy where they are many"
+        "the taps at {partition}/{offset} to {last} are missing, though later ones are there: too many to be set aside; restore \
+         the data directory from a copy"
     )]
     Gap { partition: u32, offset: u64, last: u64 },
     /// Up to where the partition is settled does not match its checksum.
@@ -291,11 +296,12 @@ pub(super) fn damages(connection: &Connection, partition: u32) -> rusqlite::Resu
 }
 
 /// What is missing before `found`, where `expected` should have been.
-fn gap(partition: u32, expected: u64, found: u64) -> Option<Damage> {
+fn gap(partition: u32, expected: u64, found: u64) -> Vec<Damage> {
     match found.saturating_sub(expected) {
-        0 => None,
-        1 => Some(Damage::Missing { partition, offset: expected }),
-        _ => Some(Damage::Gap { partition, offset: expected, last: found - 1 }),
+        taps @ 0..=SINGLY_TOLD_MAX => {
+            (0..taps).map(|tap| Damage::Missing { partition, offset: expected + tap }).collect()
+        }
+        _ => vec![Damage::Gap { partition, offset: expected, last: found - 1 }],
     }
 }
 
@@ -357,22 +363,8 @@ fn received_beside(connection: &Connection, partition: u32, offset: u64) -> rusq
     Ok(Timestamp::from_millis(0))
 }
 
-/// The offset and time of receipt of the first record at or after `offset`.
-pub(super) fn first_from(
-    connection: &Connection,
-    partition: u32,
-    offset: u64,
-) -> rusqlite::Result<Option<(u64, Timestamp)>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset >= ?1 ORDER BY offset LIMIT 1"
-        ))?
-        .query_row([offset], |row| CheckedRow::read(partition, row).map(|row| (row.offset, row.received)))
-        .optional()
-}
-
 /// The time of receipt of the first sound record at or after `offset`.
-fn sound_receipt_from(
+pub(super) fn sound_receipt_from(
     connection: &Connection,
     partition: u32,
     offset: u64,

@@ -22,8 +22,8 @@ use gatebell_engine::ports::PortError;
 const STATISTICS_EVERY_MS: u32 = 5_000;
 /// Heartbeats are how a member learns of a rebalance: the sooner, the shorter a handover.
 const HEARTBEAT_MS: u32 = 500;
-/// A member whose thread does not poll leaves the group so much later than a silent one is given up, and so long does a
-/// rebalance wait for one that is alive and does not come. The thread polls whatever happens around it: a seek and the end
+/// A member whose thread does not poll leaves the group so much later than a silent one is given up, and a rebalance waits
+/// for one that is alive and does not come as long as that: the session time-out and this. The thread polls whatever happens around it: a seek and the end
 /// of a commit keep it for some seconds at worst.
 const STUCK_GRACE: Duration = Duration::from_secs(6);
 /// A fetch that finds nothing is answered after so long. A partition that was taken over meanwhile waits for that, as does
