@@ -89,6 +89,8 @@ const ORDINARY: &[&str] = &[
     "gateway took nothing and hangs",
     "receipts ahead of the answer",
     "receipts learnt by asking",
+    "receipts parked until their message id is known",
+    "receipts placed by their message id",
     "receipts sent twice",
     "receipts that came after everybody had given up",
     "receipts that contradict each other",

@@ -7,8 +7,10 @@ use std::time::Duration;
 use gatebell_engine::ids::{LogPosition, NoticeId};
 use gatebell_engine::ports::channel::ChannelConnector;
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::message_ids::{MessageIds as _, UnplacedReceipt};
 use gatebell_engine::ports::receipts::{Receipt, ReceiptStatus};
 use gatebell_engine::registry::{CHANGE_LEAD, DayKind as Declared, DayRule, Entry};
+use gatebell_engine::testing::fakes::FakeReceiptLog;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -54,7 +56,7 @@ impl World {
                 self.port_goes_away(&mut random);
             }
             self.somebody_sets_the_clock(&mut random);
-            self.send_receipts();
+            self.send_receipts().await;
             self.look_at_lanes();
         }
         self.evening(outcome).await
@@ -146,10 +148,32 @@ impl World {
         self.clock.set_by_ms(by_ms);
     }
 
-    fn send_receipts(&self) -> bool {
-        let sms = self.sms.send_due_receipts(&self.receipts);
+    async fn send_receipts(&self) -> bool {
+        let called_back = FakeReceiptLog::default();
+        let sms = self.sms.send_due_receipts(&called_back);
+        self.take_callbacks(&called_back).await;
         let app = self.app.send_due_receipts(&self.receipts);
         sms || app
+    }
+
+    /// What the SMS gateway calls back with reaches the log of receipts, by way of the message's id where it says nothing else.
+    async fn take_callbacks(&self, called_back: &FakeReceiptLog) {
+        for receipt in called_back.arrived() {
+            let Some(message_ids) = &self.message_ids else {
+                self.receipts.arrive(receipt);
+                continue;
+            };
+            let Receipt { lane, gateway_id, status, arrived, .. } = receipt;
+            let place = message_ids.find(&gateway_id).await.expect("nobody cuts off the callbacks");
+            let unplaced = UnplacedReceipt { gateway_id, status, arrived };
+            if let Some(place) = place {
+                self.journal.reached("receipts placed by their message id");
+                self.receipts.arrive(unplaced.placed(&lane, place));
+            } else {
+                self.journal.reached("receipts parked until their message id is known");
+                message_ids.park(unplaced).await.expect("nobody cuts off the callbacks");
+            }
+        }
     }
 
     /// Counts why lanes hold.
@@ -171,7 +195,7 @@ impl World {
         let mut days_have_passed = false;
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let more_receipts = self.send_receipts();
+            let more_receipts = self.send_receipts().await;
             self.look_at_lanes();
             let everything_owned = self.tap_log.unowned() == 0;
             let settled = everything_owned
@@ -192,7 +216,9 @@ impl World {
                 if !days_have_passed || !self.sms.has_lost_receipts() || self.lost_receipts_were_found() {
                     return true;
                 }
-                self.sms.find_lost_receipts(&self.receipts);
+                let called_back = FakeReceiptLog::default();
+                self.sms.find_lost_receipts(&called_back);
+                self.take_callbacks(&called_back).await;
             }
             if since_last_tap > REST_MAX {
                 return false;

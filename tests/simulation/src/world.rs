@@ -9,15 +9,17 @@ use futures::future::join_all;
 use gatebell_engine::ids::LaneName;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::notice::Channel;
+use gatebell_engine::ports::channel::ChannelConnector as _;
 use gatebell_engine::ports::channel::LaneProfile;
 use gatebell_engine::ports::clock::Clock;
+use gatebell_engine::ports::message_ids::MessageIds;
 use gatebell_engine::runtime::status::Status;
 use gatebell_engine::runtime::{Engine, Ports, Settings};
 use gatebell_engine::template::Templates;
 use gatebell_engine::term::Term;
 use gatebell_engine::testing::fakes::{
-    FakeClock, FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeSeats, FakeTapLog,
-    FaultRates, Faults, GatewayBehaviour, Journal, Outages,
+    FakeClock, FakeGateway, FakeLedger, FakeMessageIds, FakeReceiptLog, FakeRegistry, FakeRejectedLog,
+    FakeSeats, FakeTapLog, FaultRates, Faults, GatewayBehaviour, Journal, Outages,
 };
 use gatebell_engine::time::Timestamp;
 use rand::{RngExt, SeedableRng};
@@ -106,6 +108,8 @@ pub(crate) struct World {
     pub(crate) ledger: FakeLedger,
     pub(crate) tap_log: FakeTapLog,
     pub(crate) receipts: FakeReceiptLog,
+    /// What the SMS gateway calls its messages, where its receipts say nothing else.
+    pub(crate) message_ids: Option<FakeMessageIds>,
     pub(crate) rejected: FakeRejectedLog,
     pub(crate) registry: FakeRegistry,
     pub(crate) seats: FakeSeats,
@@ -228,6 +232,8 @@ impl World {
         // Some gateways know no references: a message that is sent again is another one.
         let recognises = up_to(3) > 0;
         let group_patience = Duration::from_secs(u64::from(8 + up_to(37)));
+        // The receipts of some name the message by the gateway's own id alone.
+        let names_ids_only = receipts && up_to(3) == 0;
         let journal = Journal::default();
         if plan.is_traced {
             journal.keep_lines();
@@ -250,6 +256,7 @@ impl World {
             app: gateway(profile("app", Channel::App, false, shared_by, true)),
             seats: FakeSeats::new(seats as usize, as_clock(&clock)),
             receipts: FakeReceiptLog::default(),
+            message_ids: names_ids_only.then(FakeMessageIds::default),
             rejected: FakeRejectedLog::default(),
             written_at: Mutex::new(vec![Duration::ZERO; city.entries().count()]),
             city: Mutex::new(city),
@@ -272,11 +279,14 @@ impl World {
             pupils_expected: 100,
             stop_drain: Duration::from_secs(15),
         };
+        let message_ids = self.message_ids.iter().map(|ids| -> (_, Arc<dyn MessageIds>) {
+            (self.sms.profile().name.clone(), Arc::new(ids.connect(faults.clone())))
+        });
         let ports = Ports {
             tap_log: Box::new(self.tap_log.connect(faults.clone())),
             ledger: Arc::new(self.ledger.connect(faults.clone())),
             receipts: Arc::new(self.receipts.connect(faults.clone())),
-            message_ids: BTreeMap::new(),
+            message_ids: message_ids.collect(),
             rejected: Arc::new(self.rejected.connect(faults.clone())),
             registry: Box::new(self.registry.connect(process, faults.clone())),
             seats: Arc::new(self.seats.connect(process, faults.clone())),
