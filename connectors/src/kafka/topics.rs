@@ -18,6 +18,8 @@ use super::{KafkaSettings, KafkaSetupError, Refusal, TracingContext};
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How long a first question waits before it is looked whether the brokers have refused.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Events of the client that are looked at then; more than a second brings.
+const EVENTS_PER_LOOK: usize = 1_000;
 /// The registry is remembered as of any instant of today and yesterday.
 const COMPACTION_LAG: Duration = Duration::from_secs(2 * 86_400);
 
@@ -135,7 +137,8 @@ fn cluster_id(
         if let Some(cluster) = consumer.client().fetch_cluster_id(LOOK_AFTER) {
             return Ok(cluster);
         }
-        while let Some(polled) = consumer.poll(Duration::ZERO) {
+        // An event that is no error (a log line) looks like an empty queue, and errors come behind them.
+        for polled in (0..EVENTS_PER_LOOK).filter_map(|_| consumer.poll(Duration::ZERO)) {
             let cause = match polled {
                 Err(KafkaError::MessageConsumption(RDKafkaErrorCode::Authentication)) => Refusal::Credentials,
                 Err(KafkaError::MessageConsumption(RDKafkaErrorCode::SSL)) => Refusal::Tls,
