@@ -7,11 +7,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatebell_engine::ids::{CardNumber, LaneName};
+use gatebell_engine::ids::CardNumber;
 use gatebell_engine::invariants::predicates::same_ledger;
 use gatebell_engine::ledger::{LedgerEntry, OwnerToken};
 use gatebell_engine::notice::{Channel, Passages};
@@ -26,7 +25,7 @@ use gatebell_engine::testing::fakes::{
     FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeTapLog, Faults,
     GatewayBehaviour,
 };
-use gatebell_engine::testing::registry as city;
+use gatebell_engine::testing::{lane, registry as city};
 use gatebell_engine::time::{Stretch, Timestamp};
 use tokio_util::sync::CancellationToken;
 
@@ -57,20 +56,7 @@ impl World {
     fn with_taps() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(MORNING, 1.0));
         let gateway = |name: &str, channel, gives_receipts| {
-            let profile = LaneProfile {
-                name: LaneName::new(name).unwrap(),
-                channel,
-                rate_per_s: 100,
-                burst: 1,
-                window: 2,
-                shared_by: NonZeroU32::MIN,
-                batch_max: 1,
-                queue_max: 100,
-                submit_timeout: Duration::from_secs(10),
-                gives_receipts,
-                deduplicates_for: Some(Duration::from_secs(12 * 3600)),
-                poll_after: None,
-            };
+            let profile = LaneProfile { gives_receipts, ..lane::profile(name, channel) };
             FakeGateway::new(profile, GatewayBehaviour::GOOD, Faults::none(), Arc::clone(&clock))
         };
         let (sms, app) = (gateway("sms", Channel::Sms, true), gateway("app", Channel::App, false));
@@ -176,6 +162,13 @@ async fn ledger_after_a_crash_at(calls: u64) -> Option<Vec<LedgerEntry>> {
     let successor = Faults::none();
     assert!(world.lives(2, &successor, &CancellationToken::new()).await);
     assert_eq!(world.rejected.records().len(), 1, "what is no tap is kept");
+    for gateway in [&world.sms, &world.app] {
+        assert_eq!(
+            gateway.taken().len(),
+            PUPILS as usize,
+            "call {calls}: one message a pupil on each channel"
+        );
+    }
     Some(world.ledger.entries())
 }
 

@@ -6,13 +6,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gatebell_engine::ids::{CardNumber, LaneName};
+use gatebell_engine::ids::CardNumber;
 use gatebell_engine::ledger::OwnerToken;
 use gatebell_engine::notice::{Channel, Passages};
 use gatebell_engine::ports::PortError;
@@ -28,7 +27,7 @@ use gatebell_engine::testing::fakes::{
     FakeGateway, FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeSeats, FakeTapLog, Faults,
     GatewayBehaviour,
 };
-use gatebell_engine::testing::registry as city;
+use gatebell_engine::testing::{lane, registry as city};
 use gatebell_engine::time::{Stretch, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,23 +54,6 @@ struct World {
     seats: FakeSeats,
     /// Cards that nobody has tapped yet.
     unused: Vec<CardNumber>,
-}
-
-fn profile(name: &str, channel: Channel) -> LaneProfile {
-    LaneProfile {
-        name: LaneName::new(name).unwrap(),
-        channel,
-        rate_per_s: 100,
-        burst: 1,
-        window: 2,
-        shared_by: NonZeroU32::MIN,
-        batch_max: 1,
-        queue_max: 100,
-        submit_timeout: Duration::from_secs(10),
-        gives_receipts: false,
-        deduplicates_for: None,
-        poll_after: None,
-    }
 }
 
 /// A process that runs.
@@ -106,7 +88,7 @@ impl World {
             registry.change(Timestamp::MIN, entry);
         }
         let gateway = |name: &str, channel: Channel| {
-            let profile = profile(name, channel);
+            let profile = LaneProfile { deduplicates_for: None, ..lane::profile(name, channel) };
             FakeGateway::new(profile, GatewayBehaviour::GOOD, Faults::none(), Arc::clone(&clock))
         };
         Self {

@@ -6,12 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gatebell_engine::ids::{CardNumber, LaneName};
+use gatebell_engine::ids::CardNumber;
 use gatebell_engine::ledger::{Claim, ClaimKey, ClaimState, Event, LedgerEntry, OwnerToken};
 use gatebell_engine::notice::{Channel, Passages};
 use gatebell_engine::ports::PortError;
@@ -28,7 +27,7 @@ use gatebell_engine::term::Term;
 use gatebell_engine::testing::fakes::{
     FakeLedger, FakeReceiptLog, FakeRegistry, FakeRejectedLog, FakeTapLog, FaultRates, Faults,
 };
-use gatebell_engine::testing::registry as city;
+use gatebell_engine::testing::{lane, registry as city};
 use gatebell_engine::time::{Stretch, Timestamp};
 use tokio_util::sync::CancellationToken;
 
@@ -118,20 +117,11 @@ impl World {
     }
 
     fn engine(&self, incarnation: u128, gateway: Gateway) -> Engine {
-        let lane = |name: &str, channel: Channel, gives_receipts: bool| -> Arc<dyn ChannelConnector> {
+        let connect = |name: &str, channel: Channel, gives_receipts: bool| -> Arc<dyn ChannelConnector> {
             let profile = LaneProfile {
-                name: LaneName::new(name).unwrap(),
-                channel,
-                rate_per_s: 100,
-                burst: 1,
-                window: 2,
-                shared_by: NonZeroU32::MIN,
-                batch_max: 1,
-                queue_max: 100,
                 submit_timeout: SUBMIT_TIMEOUT,
                 gives_receipts,
-                deduplicates_for: Some(Duration::from_secs(12 * 3600)),
-                poll_after: None,
+                ..lane::profile(name, channel)
             };
             Arc::new(ScriptedLane { profile, gateway })
         };
@@ -150,7 +140,10 @@ impl World {
             rejected: Arc::new(self.rejected.connect(self.rejected_log_faults.clone())),
             registry: Box::new(self.registry.connect(1, Faults::none())),
             seats: Arc::new(OnlySeat),
-            channels: vec![lane("app", Channel::App, false), lane("sms", Channel::Sms, self.gives_receipts)],
+            channels: vec![
+                connect("app", Channel::App, false),
+                connect("sms", Channel::Sms, self.gives_receipts),
+            ],
             clock: Arc::clone(&self.clock),
         };
         Engine::new(settings, ports).unwrap()

@@ -3,5 +3,6 @@
 
 pub mod contract;
 pub mod fakes;
+pub mod lane;
 pub mod naive;
 pub mod registry;

@@ -349,18 +349,12 @@ fn earliest(connection: &Connection, partition: u32) -> rusqlite::Result<Option<
 
 /// The time of receipt of the last sound record before `offset`, else of the first one after it: times never decrease.
 fn received_beside(connection: &Connection, partition: u32, offset: u64) -> rusqlite::Result<Timestamp> {
-    for (condition, order) in [("<", "DESC"), (">", "ASC")] {
-        let mut statement = connection.prepare(&format!(
-            "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset {condition} ?1 ORDER BY offset {order}"
-        ))?;
-        let mut rows = statement.query([offset])?;
-        while let Some(row) = rows.next()? {
-            if let Ok(sound) = CheckedRow::read(partition, row) {
-                return Ok(sound.received);
-            }
-        }
-    }
-    Ok(Timestamp::from_millis(0))
+    let before = first_sound_receipt(connection, partition, offset, "offset < ?1 ORDER BY offset DESC")?;
+    let found = match before {
+        Some(received) => Some(received),
+        None => sound_receipt_from(connection, partition, offset)?,
+    };
+    Ok(found.unwrap_or(Timestamp::from_millis(0)))
 }
 
 /// The time of receipt of the first sound record at or after `offset`.
@@ -369,8 +363,18 @@ pub(super) fn sound_receipt_from(
     partition: u32,
     offset: u64,
 ) -> rusqlite::Result<Option<Timestamp>> {
+    first_sound_receipt(connection, partition, offset, "offset >= ?1 ORDER BY offset")
+}
+
+/// The time of receipt of the first sound record among those that `which` names, in its order.
+fn first_sound_receipt(
+    connection: &Connection,
+    partition: u32,
+    offset: u64,
+    which: &str,
+) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT offset, received, checksum, value FROM tap_{partition} WHERE offset >= ?1 ORDER BY offset"
+        "SELECT offset, received, checksum, value FROM tap_{partition} WHERE {which}"
     ))?;
     let mut rows = statement.query([offset])?;
     while let Some(row) = rows.next()? {
