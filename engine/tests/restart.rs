@@ -256,6 +256,28 @@ async fn an_end_that_a_crash_kept_from_the_ledger_is_written_as_it_was() {
     }
 }
 
+/// The process had written to its claim what the gateway called the message, and died before the entry was written. Past its
+/// deadline the next process called the notice *expired*; its parent had read it. A simulated day found it (seed 4454).
+#[tokio::test(start_paused = true)]
+async fn what_was_submitted_does_not_expire_for_want_of_its_entry() {
+    for useful_still in [true, false] {
+        let world = World::new();
+        let claimed = world.dies_with_a_request_on_the_wire().await;
+        let claim = world.claim_of(&claimed).await;
+        let state = ClaimState::Submitted { gateway_id: "#1".into() };
+        world.ledger.advance(claim.stamp(), Claim { state, ..claim.clone() }, Vec::new()).await.unwrap();
+        if !useful_still {
+            tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+        }
+        let submitted = tokio::select! {
+            biased;
+            found = world.until(|event| event == Event::Submitted || event.is_end()) => found,
+            ended = world.engine(2, Gateway::NeverAnswers).run(CancellationToken::new()) => panic!("{ended:?}"),
+        };
+        assert_eq!((submitted.event, submitted.gateway_id.as_deref()), (Event::Submitted, Some("#1")));
+    }
+}
+
 /// A process that had slept found its notice past its deadline and called it *expired*, after the one that had taken its claim
 /// over had sent it.
 #[tokio::test(start_paused = true)]

@@ -178,9 +178,12 @@ fn standing<'a>(entries: &'a [LedgerEntry], receipt: &Receipt) -> Standing<'a> {
     if claims.peek().is_none() {
         return Standing::Unknown;
     }
-    let unanswered = claims.find(|claim| {
-        !entries.iter().any(|entry| entry.attempt == claim.attempt && entry.event == Event::Submitted)
-    });
+    // The last one: those before it were refused.
+    let unanswered = claims
+        .filter(|claim| {
+            !entries.iter().any(|entry| entry.attempt == claim.attempt && entry.event == Event::Submitted)
+        })
+        .max_by_key(|claim| claim.attempt);
     unanswered.map_or(Standing::Contradicted, Standing::Matches)
 }
 
@@ -211,5 +214,33 @@ async fn write(
     let charged = entries.iter().any(|entry| matches!(entry.event, Event::Charged | Event::Adjusted));
     if !charged {
         charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, &entry).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notice::NoticeKind;
+    use crate::runtime::lane_fixture::LaneFixture;
+
+    /// A gateway refused the first attempt, and the receipt of the second one came before its answer: the ledger said of the
+    /// first that it had failed.
+    #[test]
+    fn a_receipt_ahead_of_the_answer_is_of_the_last_attempt() {
+        let fixture = LaneFixture::new();
+        let item = fixture.pending(0, NoticeKind::Arrival);
+        let lane = fixture.context.connector.profile().name.clone();
+        let now = fixture.context.clock.now();
+        let claimed = |attempt| LedgerEntry::of(&item.notice, Event::Claimed, now).through(&lane, attempt);
+        let receipt = Receipt {
+            lane: lane.clone(),
+            notice: item.notice.id,
+            position: item.notice.position,
+            gateway_id: "#2".into(),
+            status: ReceiptStatus::Delivered,
+            arrived: now,
+        };
+        let entries = [claimed(1), claimed(2)];
+        assert!(matches!(standing(&entries, &receipt), Standing::Matches(of) if of.attempt == 2));
     }
 }

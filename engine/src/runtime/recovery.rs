@@ -59,8 +59,8 @@ pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u
         }
         let Some(held) = claim_of(context, claimed).await else { continue };
         match held.state {
-            // Its request may have reached the gateway.
-            ClaimState::Open => {
+            // Its request may have reached the gateway, or has; the lane finds out.
+            ClaimState::Open | ClaimState::Submitted { .. } => {
                 in_doubt.insert(claimed.notice);
             }
             ClaimState::Ended { event, reason } => {
@@ -70,7 +70,7 @@ pub(crate) async fn known_from(context: &ShardContext, partition: u32, offset: u
                 settling::append_unless_overtaken(&context.status, &*context.ledger, end).await;
                 settled.insert(claimed.notice);
             }
-            ClaimState::Refused | ClaimState::Submitted { .. } => {}
+            ClaimState::Refused => {}
         }
     }
     KnownNotices { settled, in_doubt }

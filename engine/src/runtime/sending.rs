@@ -109,12 +109,8 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
             return ClaimStep::SentElsewhere;
         }
         match held.state {
-            ClaimState::Ended { event, ref reason } => {
-                repair_ended(context, item, &held, event, reason.clone()).await;
-                return ClaimStep::AlreadySettled;
-            }
-            ClaimState::Submitted { ref gateway_id } => {
-                repair_submitted(context, item, &held, gateway_id).await;
+            ClaimState::Ended { .. } | ClaimState::Submitted { .. } => {
+                repaired(context, item, &held).await;
                 return ClaimStep::AlreadySettled;
             }
             ClaimState::Refused => {
@@ -157,6 +153,21 @@ fn wanted_claim(context: &LaneContext, item: &Pending) -> Claim {
         claimed_at: context.clock.now(),
         deadline: item.notice.deadline,
         state: ClaimState::Open,
+    }
+}
+
+/// Whether `held`, a claim of this very notice, says what became of it; if so, the ledger does now too.
+async fn repaired(context: &LaneContext, item: &Pending, held: &Claim) -> bool {
+    match &held.state {
+        ClaimState::Ended { event, reason } => {
+            repair_ended(context, item, held, *event, reason.clone()).await;
+            true
+        }
+        ClaimState::Submitted { gateway_id } => {
+            repair_submitted(context, item, held, gateway_id).await;
+            true
+        }
+        ClaimState::Open | ClaimState::Refused => false,
     }
 }
 
@@ -349,7 +360,8 @@ async fn remember_id(context: &LaneContext, notice: &Notice, gateway_id: &str) {
 }
 
 /// Ends a notice that has a claim, its own or its predecessor's: nothing more is sent under it. Without a claim of its own
-/// there was no time to take its predecessor's over; that stays as it is, so that nobody sends under it.
+/// there was no time to take its predecessor's over; that stays as it is, so that nobody sends under it, but where it says
+/// what became of the notice, that counts.
 ///
 /// Such an end is decided here and no fact: where somebody else has taken the claim over meanwhile, nothing is written, and
 /// the answer is `Err`: whose notice it is by now, the lane finds out.
@@ -358,6 +370,9 @@ pub(crate) async fn end_claim(
     item: Box<Pending>,
     entry: LedgerEntry,
 ) -> Result<Box<Pending>, Box<Pending>> {
+    if item.claim.is_none() && is_told_by_its_claim(&context, &item).await {
+        return Ok(item);
+    }
     let _settling = context.settling.of(item.notice.id).await;
     if let Some(claim) = &item.claim {
         let state = ClaimState::Ended { event: entry.event, reason: entry.reason.clone() };
@@ -373,6 +388,16 @@ pub(crate) async fn end_claim(
     // A receipt may have ended it meanwhile.
     settling::append_unless_overtaken(&context.status, &*context.ledger, entry).await;
     Ok(item)
+}
+
+/// Whether the claim of a former owner says what became of the notice; if so, the ledger does now too.
+async fn is_told_by_its_claim(context: &LaneContext, item: &Pending) -> bool {
+    let key = ClaimKey::of(&context.term.name, &item.notice);
+    let held = retrying(&context.status, "ledger", || context.ledger.claim_of(&key)).await;
+    match held.filter(|held| held.notice == item.notice.id) {
+        Some(held) => repaired(context, item, &held).await,
+        None => false,
+    }
 }
 
 /// Moves a claim on, trying again until the store has it: an answer that is known must not be forgotten. Losing the

@@ -49,3 +49,26 @@ async fn acceptance_is_proof_also_after_another_process_gave_the_notice_up() {
     assert_eq!(events, [Event::Claimed, Event::Failed, Event::Accepted, Event::Charged]);
     assert!(fixture.broken().is_empty());
 }
+
+/// A process woke up and wrote down that the gateway had taken the message, just before its successor gave the notice up.
+#[tokio::test(start_paused = true)]
+async fn what_a_former_owner_has_submitted_meanwhile_is_not_given_up() {
+    let fixture = LaneFixture::new();
+    let context = Arc::clone(&fixture.context);
+    let mut item = fixture.pending(0, NoticeKind::Arrival);
+    item.in_doubt = true;
+    let open = Claim { owner: OwnerToken(9), ..wanted_claim(&context, &item) };
+    let claimed = LedgerEntry::of(&item.notice, Event::Claimed, open.claimed_at).through(&open.lane, 1);
+    context.ledger.claim(None, open.clone(), claimed).await.expect("a ledger without faults");
+    let state = ClaimState::Submitted { gateway_id: "#1".into() };
+    let submitted = Claim { state, ..open.clone() };
+    context.ledger.advance(open.stamp(), submitted, Vec::new()).await.expect("a ledger without faults");
+
+    let (position, notice) = (item.notice.position, item.notice.id);
+    let given_up = LedgerEntry::of(&item.notice, Event::Failed, context.clock.now()).because("unknown");
+    end_claim(Arc::clone(&context), item, given_up).await.expect("it is settled");
+
+    let entries = context.ledger.entries_of(position, notice).await.expect("a ledger without faults");
+    let events: Vec<Event> = entries.iter().map(|entry| entry.event).collect();
+    assert_eq!(events, [Event::Claimed, Event::Submitted]);
+}
