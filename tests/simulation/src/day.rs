@@ -33,6 +33,7 @@ impl World {
         let moments: u32 = random.random_range(30..120);
         // On some days the SMS lanes have more than they may send nearly all the time.
         let classes_in = if random.random_range(0..4) == 0 { 3 } else { 15 };
+        let (one_move_in, one_cut_off_in) = if self.themes.unrest { (3, 6) } else { (12, 30) };
         let declared_off_at = random.random_range(5..30);
         let mut readers = Readers::default();
         for moment in (0..moments).filter(|moment| self.plan.moments.contains(moment)) {
@@ -46,10 +47,10 @@ impl World {
             if random.random_range(0..5) == 0 && self.plan.has(Kind::Changes) {
                 self.registry_changes(&mut random, last_read);
             }
-            if random.random_range(0..12) == 0 && self.plan.has(Kind::Rebalances) {
+            if random.random_range(0..one_move_in) == 0 && self.plan.has(Kind::Rebalances) {
                 self.partitions_move(random.random());
             }
-            if random.random_range(0..30) == 0 && self.plan.has(Kind::CutOffs) {
+            if random.random_range(0..one_cut_off_in) == 0 && self.plan.has(Kind::CutOffs) {
                 self.cut_somebody_off(&mut random, outcome);
             }
             if random.random_range(0..60) == 0 && self.plan.has(Kind::Outages) {

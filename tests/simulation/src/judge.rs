@@ -6,7 +6,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 use gatebell_engine::ids::{GuardianId, LogPosition, NoticeId, PupilId};
 use gatebell_engine::invariants::predicates::{self, Owners};
-use gatebell_engine::ledger::{Charge, ClientReference, Event, LedgerEntry};
+use gatebell_engine::ledger::{Charge, ClaimKey, ClientReference, Event, LedgerEntry};
 use gatebell_engine::notice::{Channel, NoticeKind};
 use gatebell_engine::ports::channel::{ChannelConnector, Message};
 use gatebell_engine::ports::ledger::Counter;
@@ -185,14 +185,8 @@ fn ends_have_their_cause(
     grouped: &BTreeMap<NoticeId, Vec<&LedgerEntry>>,
     breaches: &mut Vec<String>,
 ) {
-    let claimed: BTreeMap<_, BTreeSet<NoticeId>> = grouped
-        .values()
-        .flatten()
-        .filter(|entry| entry.event == Event::Claimed)
-        .fold(BTreeMap::new(), |mut claimed, entry| {
-            claimed.entry(sent_about(entry)).or_default().insert(entry.notice);
-            claimed
-        });
+    // A claim counts also where the write of its entry was torn off: others saw it.
+    let claims = world.ledger.claims();
     let taken: BTreeSet<NoticeId> =
         world.sms.taken().into_iter().chain(world.app.taken()).map(|sent| sent.message.notice).collect();
     let arrived: BTreeSet<NoticeId> = world
@@ -220,7 +214,7 @@ fn ends_have_their_cause(
                 }
                 Event::Expired => entry.time >= owed.deadline || model.expired_at_once.contains(notice),
                 Event::Suppressed if entry.reason.as_deref() == Some("sent_elsewhere") => {
-                    claimed.get(&sent_about(entry)).is_some_and(|by| by.iter().any(|other| other != notice))
+                    claims.iter().any(|claim| claim.notice != *notice && is_about_the_same(&claim.key, entry))
                 }
                 Event::Suppressed => world
                     .clock
@@ -247,9 +241,9 @@ fn ends_have_their_cause(
     }
 }
 
-/// What only one SMS may be about.
-fn sent_about(entry: &LedgerEntry) -> (PupilId, GuardianId, NoticeKind, Day) {
-    (entry.pupil.clone(), entry.guardian.clone(), entry.kind, entry.day)
+/// Whether only one of the two may be sent.
+fn is_about_the_same(key: &ClaimKey, entry: &LedgerEntry) -> bool {
+    (&key.pupil, &key.guardian, key.kind, key.day) == (&entry.pupil, &entry.guardian, entry.kind, entry.day)
 }
 
 /// T3: at each commit, everything below it was submitted and recorded, or ended.

@@ -19,6 +19,7 @@ mod model;
 mod plan;
 mod readers;
 mod runs;
+mod theme;
 mod world;
 
 pub use coverage::{Coverage, LONG_RUN_SEEDS};

@@ -17,14 +17,17 @@ impl World {
     pub(crate) async fn lives(&self, place: u32, outcome: &Mutex<Outcome>) {
         let note = || outcome.lock().expect("nobody panicked");
         let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0xc4a5 ^ (u64::from(place) << 32));
-        let lives = random.random_range(0..6);
+        let lives =
+            if self.themes.short_lives { random.random_range(4..16) } else { random.random_range(0..6) };
         for life in 0..lives {
             let process = u64::from(place) * 100 + life + 1;
             let faults = self.misfortunes(process);
             self.plan_naps(&faults, &mut random, outcome);
             let is_told_to_stop = random.random_range(0..3) == 0;
-            let after = Duration::from_millis(random.random_range(0..120_000));
-            let calls = random.random_range(0..4000);
+            let (after_ms_max, calls_max) =
+                if self.themes.short_lives { (30_000, 800) } else { (120_000, 4000) };
+            let after = Duration::from_millis(random.random_range(0..after_ms_max));
+            let calls = random.random_range(0..calls_max);
             // The dead process's tasks are gone before its successor starts, be it at once.
             let pause_ms_max = if random.random_range(0..2) == 0 { 50 } else { 20_000 };
             let pause = Duration::from_millis(random.random_range(1..pause_ms_max));
@@ -89,10 +92,12 @@ impl World {
             let ms_max = if random.random_range(0..3) == 0 { 6000 } else { 120_000 };
             Duration::from_millis(random.random_range(500..ms_max))
         };
-        if random.random_range(0..2) == 0 {
+        let is_awake = random.random_range(0..2) == 0;
+        if is_awake && !self.themes.unrest {
             return;
         }
-        for _ in 0..random.random_range(0..3) {
+        let naps_max = if self.themes.unrest { 8 } else { 3 };
+        for _ in 0..random.random_range(0..naps_max) {
             let (calls, lasting) = (random.random_range(50..3000), lasting(random));
             if self.plan.has(Kind::Naps) {
                 faults.nap_at(calls, lasting);

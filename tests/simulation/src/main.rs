@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use gatebell_simulation::{Kind, LONG_RUN_SEEDS, Plan, Played, Run, minimised, play_all};
+use gatebell_simulation::{Failure, Kind, LONG_RUN_SEEDS, Plan, Played, Run, minimised, play_all};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How often progress is said where no terminal shows it.
@@ -126,7 +126,12 @@ fn many(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let progress = Progress::of(arguments.seeds)?;
     let mut last_said = Instant::now();
+    let mut failures_said = 0;
     let run = play_all(&plan, arguments.from..until, threads, &stop, |run| {
+        for failure in &run.failures[failures_said..] {
+            progress.bar.suspend(|| say(failure, &plan));
+        }
+        failures_said = run.failures.len();
         progress.bar.set_position(run.seeds);
         progress.bar.set_message(format!("{} failed", run.failures.len()));
         if progress.bar.is_hidden() && last_said.elapsed() >= SAY_EVERY {
@@ -149,14 +154,15 @@ impl Progress {
     }
 }
 
+fn say(failure: &Failure, plan: &Plan) {
+    println!("seed {}:", failure.seed);
+    failure.breaches.iter().for_each(|breach| println!("  {breach}"));
+    let plan = Plan { seed: failure.seed, ..plan.clone() };
+    println!("  {}", command(&plan, "--trace"));
+}
+
 fn report(run: &Run, arguments: &Arguments, plan: &Plan, took: Duration) -> ExitCode {
     println!("{}", run.coverage);
-    for failure in &run.failures {
-        println!("seed {}:", failure.seed);
-        failure.breaches.iter().for_each(|breach| println!("  {breach}"));
-        let plan = Plan { seed: failure.seed, ..plan.clone() };
-        println!("  {}", command(&plan, "--trace"));
-    }
     let seeds_per_s = run.seeds as f64 / took.as_secs_f64().max(f64::EPSILON);
     let stopped = if run.seeds < arguments.seeds { ", stopped early" } else { "" };
     println!(

@@ -24,7 +24,7 @@ pub struct Run {
     pub seeds: u64,
     /// What they reached.
     pub coverage: Coverage,
-    /// Those that failed, by seed.
+    /// Those that failed, in the order found.
     pub failures: Vec<Failure>,
 }
 
@@ -59,7 +59,6 @@ pub fn play_all(
             progress(&run);
         }
     });
-    run.failures.sort_by_key(|failure| failure.seed);
     run
 }
 

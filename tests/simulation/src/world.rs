@@ -27,6 +27,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::city::City;
 use crate::plan::{Kind, Plan};
+use crate::theme::Themes;
 
 pub(crate) const PARTITIONS: u32 = 3;
 pub(crate) const SMS_RATE_PER_S: u32 = 2;
@@ -84,12 +85,16 @@ pub(crate) enum ClockKind {
     SetBack,
 }
 
-/// The term of the simulation: notices are of use for ten minutes, so that some expire within a short morning.
+/// Long enough to be sent, short enough that some notices expire within a short morning.
+const USEFUL_FOR: Duration = Duration::from_secs(600);
+
+/// The term of the simulation.
 pub(crate) fn term() -> Term {
+    let useful_for = format!("useful_for = \"{} min\"", USEFUL_FOR.as_secs() / 60);
     let text = Term::built_in("114-1").expect("built in");
     let text: String = text
         .lines()
-        .map(|line| if line.starts_with("useful_for") { "useful_for = \"10 min\"" } else { line })
+        .map(|line| if line.starts_with("useful_for") { &useful_for } else { line })
         .collect::<Vec<_>>()
         .join("\n");
     Term::parse(&text).expect("the built-in term with another useful_for")
@@ -101,6 +106,7 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) kind: DayKind,
     pub(crate) clock_kind: ClockKind,
+    pub(crate) themes: Themes,
     /// Processes at once.
     pub(crate) processes: u32,
     pub(crate) term: Arc<Term>,
@@ -174,16 +180,18 @@ fn as_clock(clock: &Arc<FakeClock>) -> Arc<dyn Clock> {
     Arc::<FakeClock>::clone(clock)
 }
 
-fn gateway_behaviour(plan: &Plan, up_to: &mut impl FnMut(u32) -> u32) -> GatewayBehaviour {
+fn gateway_behaviour(plan: &Plan, themes: Themes, up_to: &mut impl FnMut(u32) -> u32) -> GatewayBehaviour {
+    let doubts = if themes.doubt { 5 } else { 1 };
+    let receipt_delay_max = if themes.doubt { USEFUL_FOR } else { Duration::from_secs(120) };
     GatewayBehaviour {
         throttles: plan.rate(Kind::Refusers, up_to(100)),
         troubled: plan.rate(Kind::Refusers, up_to(100)),
         refuses: plan.rate(Kind::Refusers, up_to(50)),
         down: plan.rate(Kind::Refusers, up_to(20)),
         unreachable: plan.rate(Kind::Refusers, up_to(20)),
-        hangs_after: plan.rate(Kind::Hangs, up_to(100)),
-        hangs_before: plan.rate(Kind::Hangs, up_to(50)),
-        lingers: plan.rate(Kind::Hangs, up_to(60)),
+        hangs_after: plan.rate(Kind::Hangs, doubts * up_to(100)),
+        hangs_before: plan.rate(Kind::Hangs, doubts * up_to(50)),
+        lingers: plan.rate(Kind::Hangs, doubts * up_to(60)),
         babbles: plan.rate(Kind::Rubbish, up_to(50)),
         cuts_short: plan.rate(Kind::Rubbish, up_to(50)),
         fails: plan.rate(Kind::OddReceipts, up_to(200)),
@@ -193,7 +201,7 @@ fn gateway_behaviour(plan: &Plan, up_to: &mut impl FnMut(u32) -> u32) -> Gateway
         forgets: plan.rate(Kind::LostReceipts, up_to(200)),
         // On most days every message can be asked for.
         loses: plan.rate(Kind::LostReceipts, up_to(100).saturating_sub(70)),
-        receipt_delay_max: Duration::from_secs(120),
+        receipt_delay_max,
     }
 }
 
@@ -210,14 +218,16 @@ impl World {
         };
         let clock = Arc::new(FakeClock::starting_at(kind.begins_at()));
         let mut up_to = |most: u32| random.random_range(0..=most);
-        let behaviour = gateway_behaviour(&plan, &mut up_to);
+        let themes = Themes::of(seed);
+        let behaviour = gateway_behaviour(&plan, themes, &mut up_to);
         // Some gateways give no receipts: what they accept counts as delivered.
         let receipts = up_to(4) > 0;
+        let failures = if themes.failing_ports { 5 } else { 1 };
         let rates = FaultRates {
-            error_before: plan.rate(Kind::Refusals, up_to(20)),
-            error_after: plan.rate(Kind::TimeOuts, up_to(20)),
-            slow: plan.rate(Kind::SlowPorts, up_to(30)),
-            torn: plan.rate(Kind::TornWrites, up_to(20)),
+            error_before: plan.rate(Kind::Refusals, failures * up_to(20)),
+            error_after: plan.rate(Kind::TimeOuts, failures * up_to(20)),
+            slow: plan.rate(Kind::SlowPorts, failures * up_to(30)),
+            torn: plan.rate(Kind::TornWrites, failures * up_to(20)),
         };
         let processes = match up_to(9) {
             0..=3 => 1,
@@ -249,6 +259,7 @@ impl World {
             seed,
             kind,
             clock_kind,
+            themes,
             processes,
             term: Arc::new(term()),
             tap_log: FakeTapLog::new(PARTITIONS, group_patience, as_clock(&clock), ledger.clone()),

@@ -132,6 +132,11 @@ impl FakeLedger {
         locked(&self.state).entries.clone()
     }
 
+    /// Every claim as it is now, sorted by key.
+    pub fn claims(&self) -> Vec<Claim> {
+        locked(&self.state).claims.values().cloned().collect()
+    }
+
     /// Every charge, sorted by key.
     pub fn charges(&self) -> Vec<Charge> {
         locked(&self.state).charges.values().cloned().collect()
