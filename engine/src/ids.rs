@@ -249,6 +249,12 @@ impl Personal {
     }
 }
 
+impl From<CompactString> for Personal {
+    fn from(text: CompactString) -> Self {
+        Self(text)
+    }
+}
+
 impl fmt::Debug for Personal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_empty() { "Personal(empty)" } else { "Personal(masked)" })
@@ -304,16 +310,22 @@ impl NoticeId {
     pub const fn as_u128(self) -> u128 {
         self.0
     }
+
+    /// As it is printed.
+    pub(crate) fn digits(self) -> [u8; 32] {
+        hexadecimal(self.0)
+    }
+}
+
+/// The last `DIGITS` digits of `number`. By hand: this is done for every message, and the way through the formatter's options
+/// costs five times as much.
+pub(crate) fn hexadecimal<const DIGITS: usize>(number: u128) -> [u8; DIGITS] {
+    std::array::from_fn(|place| b"0123456789abcdef"[(number >> (4 * (DIGITS - 1 - place))) as usize & 0xf])
 }
 
 impl fmt::Display for NoticeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand: this is done for every message, and the way through the formatter's options costs five times as much.
-        let mut digits = [0; 32];
-        for (place, digit) in digits.iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(self.0 >> (124 - 4 * place)) as usize & 0xf];
-        }
-        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{GuardianId, LaneName, LogPosition, NoticeId, OrderId, PupilId};
+use crate::ids::{GuardianId, LaneName, LogPosition, NoticeId, OrderId, PupilId, hexadecimal};
 use crate::notice::{Channel, Notice, NoticeKind, UnknownWord};
 use crate::time::{Day, Timestamp};
 
@@ -285,22 +285,35 @@ pub struct ClaimStamp {
 
 /// Our name for one attempt to send one notice: `{notice}` and the attempt in three hexadecimal digits, 36 characters
 /// with the dash (the most that a gateway's field holds).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ClientReference(CompactString);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientReference([u8; ClientReference::LEN]);
 
 impl ClientReference {
     /// The highest attempt that a reference can name.
     pub const ATTEMPT_MAX: u32 = 0xfff;
 
+    const LEN: usize = 36;
+    const NOTICE_DIGITS: usize = 32;
+
     /// Of `attempt` (at most [`Self::ATTEMPT_MAX`]; higher ones are held at it) to send `notice`.
     pub fn new(notice: NoticeId, attempt: u32) -> Self {
         let attempt = attempt.min(Self::ATTEMPT_MAX);
-        Self(compact_str::format_compact!("{notice}-{attempt:03x}"))
+        let mut text = [b'-'; Self::LEN];
+        let (notice_digits, rest) = text.split_at_mut(Self::NOTICE_DIGITS);
+        notice_digits.copy_from_slice(&notice.digits());
+        rest[1..].copy_from_slice(&hexadecimal::<3>(attempt.into()));
+        Self(text)
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).expect("made of digits and a dash")
+    }
+}
+
+impl fmt::Debug for ClientReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

@@ -10,7 +10,7 @@ mod text;
 
 use std::fmt;
 
-use compact_str::{CompactString, format_compact};
+use compact_str::CompactString;
 
 use crate::ids::Personal;
 use crate::notice::{Channel, Language, NoticeKind};
@@ -154,23 +154,27 @@ impl Templates {
         term: &Term,
     ) -> Personal {
         let texts = self.texts(language);
-        let name_on_record = cleaned(told.pupil_name.expose());
-        let place_on_record = cleaned(told.place);
-        let masked_name = masked(&name_on_record);
-        let name = if channel == Channel::Sms { &masked_name } else { &name_on_record };
-        let (day, minute) = term.local(told.at);
-        let filling = Filling {
-            name: or_if_empty(name, &texts.nameless_pupil),
-            full_name: or_if_empty(&name_on_record, &texts.nameless_pupil),
-            time: &format_compact!("{:02}:{:02}", minute / 60, minute % 60),
-            date: &format_compact!("{day}"),
-            place: or_if_empty(&place_on_record, &texts.nameless_place),
-        };
         let (text, units_max) = match channel {
             Channel::Sms => (texts.sms.of(kind), self.sms_units_max),
             Channel::App | Channel::Line | Channel::Email => (texts.app.of(kind), APP_UNITS_MAX),
         };
-        Personal::new(&text.fill(&filling, units_max, NAME_UNITS_MIN))
+        let name_on_record = cleaned(told.pupil_name.expose());
+        let masked_name;
+        let name = if channel == Channel::Sms && !text.has(Placeholder::FullName) {
+            masked_name = masked(&name_on_record);
+            masked_name.as_str()
+        } else {
+            &name_on_record
+        };
+        let place_on_record = cleaned(told.place);
+        let (day, minute_of_day) = term.local(told.at);
+        let filling = Filling {
+            name: or_if_empty(name, &texts.nameless_pupil),
+            place: or_if_empty(&place_on_record, &texts.nameless_place),
+            day,
+            minute_of_day,
+        };
+        text.fill(&filling, units_max, NAME_UNITS_MIN).into()
     }
 
     fn texts(&self, language: Language) -> &LanguageTexts {

@@ -4,6 +4,11 @@
 //! characters, line ends, marks of writing direction. Lengths are in UTF-16 units, which is what an SMS
 //! counts; a character is never cut in two, nor from the marks that belong to it.
 
+use std::borrow::Cow;
+use std::iter;
+
+use compact_str::CompactString;
+
 /// What stands for a hidden character of a Chinese name, as the city writes it (王O明).
 const HIDDEN: char = 'O';
 
@@ -11,62 +16,90 @@ const HIDDEN: char = 'O';
 const CUT: char = '…';
 
 /// `text` without control characters, its white space single spaces.
-pub(super) fn cleaned(text: &str) -> String {
+pub(super) fn cleaned(text: &str) -> Cow<'_, str> {
+    // Nearly all are clean as they come, and every message has two of them.
+    if is_clean(text) {
+        return Cow::Borrowed(text);
+    }
     let mut cleaned = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_whitespace() {
             if !cleaned.is_empty() && !cleaned.ends_with(' ') {
                 cleaned.push(' ');
             }
-        } else if !character.is_control() && !is_invisible(character) {
+        } else if is_shown(character) {
             cleaned.push(character);
         }
     }
     cleaned.truncate(cleaned.trim_end().len());
-    cleaned
+    Cow::Owned(cleaned)
+}
+
+fn is_clean(text: &str) -> bool {
+    let mut may_have_space = false;
+    for character in text.chars() {
+        let is_space = character == ' ';
+        if is_space && !may_have_space || !is_space && (character.is_whitespace() || !is_shown(character)) {
+            return false;
+        }
+        may_have_space = !is_space;
+    }
+    !text.ends_with(' ')
+}
+
+fn is_shown(character: char) -> bool {
+    !character.is_control() && !is_invisible(character)
 }
 
 /// A cleaned `name` with only enough of it left to tell children of a family apart.
 ///
 /// Chinese: the first and the last character stay (王O明, 歐OO明), of two the first (王O). Latin: the first and
 /// last letter of the first word and the initial of the last word stay (`A**a L.`).
-pub(super) fn masked(name: &str) -> String {
+pub(super) fn masked(name: &str) -> CompactString {
     if name.chars().any(is_wide) { masked_characters(name) } else { masked_words(name) }
 }
 
-fn masked_characters(name: &str) -> String {
-    let characters: Vec<&str> = characters(name).into_iter().filter(|text| *text != " ").collect();
-    match characters.as_slice() {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [first, _] => format!("{first}{HIDDEN}"),
-        [first, hidden @ .., last] => {
-            format!("{first}{}{last}", HIDDEN.to_string().repeat(hidden.len()))
+fn masked_characters(name: &str) -> CompactString {
+    let mut characters = characters(name).filter(|text| *text != " ");
+    let mut masked = CompactString::new(characters.next().unwrap_or_default());
+    if characters.next().is_none() {
+        return masked;
+    }
+    masked.push(HIDDEN);
+    // The second is hidden, and the last one shown: of three the third, of two none.
+    let mut last = None;
+    for character in characters {
+        if last.replace(character).is_some() {
+            masked.push(HIDDEN);
         }
     }
+    masked.push_str(last.unwrap_or_default());
+    masked
 }
 
-fn masked_words(name: &str) -> String {
-    let words: Vec<Vec<&str>> = name.split(' ').map(characters).collect();
-    let first_word = match words.first().map_or(&[][..], Vec::as_slice) {
-        [] => String::new(),
-        [initial] => format!("{initial}."),
-        [initial, _] => format!("{initial}*"),
-        [initial, .., last] => format!("{initial}**{last}"),
-    };
-    match words.get(1..).and_then(<[Vec<&str>]>::last).and_then(|word| word.first()) {
-        Some(initial) => format!("{first_word} {initial}."),
-        None => first_word,
+fn masked_words(name: &str) -> CompactString {
+    let mut words = name.split(' ');
+    let mut of_first = characters(words.next().unwrap_or_default());
+    let mut masked = CompactString::new(of_first.next().unwrap_or_default());
+    match (of_first.next(), of_first.last()) {
+        (None, _) if masked.is_empty() => {}
+        (None, _) => masked.push('.'),
+        (Some(_), None) => masked.push('*'),
+        (Some(_), Some(last)) => masked.extend(["**", last]),
     }
+    if let Some(initial) = words.next_back().and_then(|word| characters(word).next()) {
+        masked.extend([" ", initial, "."]);
+    }
+    masked
 }
 
 /// `text` in at most `units_max` UTF-16 units; what was cut ends in `…`.
-pub(super) fn cut(text: &str, units_max: usize) -> String {
+pub(super) fn cut(text: &str, units_max: usize) -> Cow<'_, str> {
     if units(text) <= units_max {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let Some(room) = units_max.checked_sub(CUT.len_utf16()) else {
-        return String::new();
+        return Cow::Borrowed("");
     };
     let mut kept = String::new();
     let mut used = 0;
@@ -79,7 +112,7 @@ pub(super) fn cut(text: &str, units_max: usize) -> String {
     }
     kept.truncate(kept.trim_end().len());
     kept.push(CUT);
-    kept
+    Cow::Owned(kept)
 }
 
 /// Length in UTF-16 units.
@@ -88,14 +121,15 @@ pub(super) fn units(text: &str) -> usize {
 }
 
 /// The characters of `text`, each with the marks that belong to it.
-fn characters(text: &str) -> Vec<&str> {
-    let mut starts: Vec<usize> =
-        text.char_indices().filter(|(_, character)| !is_mark(*character)).map(|(start, _)| start).collect();
-    if !text.is_empty() && starts.first() != Some(&0) {
-        starts.insert(0, 0);
-    }
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end)).collect()
+fn characters(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    iter::from_fn(move || {
+        let mut after_first = rest.char_indices().skip(1);
+        let end = after_first.find(|(_, character)| !is_mark(*character));
+        let (character, after) = rest.split_at(end.map_or(rest.len(), |(start, _)| start));
+        rest = after;
+        (!character.is_empty()).then_some(character)
+    })
 }
 
 /// Whether a character belongs to the one before it: combining accents, variation selectors (which pick the

@@ -1,8 +1,11 @@
 //! One text with placeholders: parsed once, written for each notice, never longer than its limit.
 
-use compact_str::CompactString;
+use std::borrow::Cow;
+
+use compact_str::{CompactString, ToCompactString};
 
 use super::name::{cut, units};
+use crate::time::Day;
 
 /// What a placeholder stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,13 +45,14 @@ impl Placeholder {
     }
 }
 
-/// What a text is filled with; all of it cleaned.
+/// What a text is filled with; names and places cleaned.
 pub(super) struct Filling<'a> {
     pub(super) name: &'a str,
-    pub(super) full_name: &'a str,
-    pub(super) time: &'a str,
-    pub(super) date: &'a str,
     pub(super) place: &'a str,
+    /// The local day.
+    pub(super) day: Day,
+    /// The minute of that day.
+    pub(super) minute_of_day: u16,
 }
 
 /// Why a text is no template.
@@ -68,10 +72,31 @@ enum Part {
     Filled(Placeholder),
 }
 
+impl Part {
+    /// UTF-16 units that are the same in every text.
+    fn fixed_units(&self) -> usize {
+        match self {
+            Self::Literal(literal) => units(literal),
+            Self::Filled(placeholder) => placeholder.fixed_units(),
+        }
+    }
+
+    /// Bytes that are the same in every text.
+    fn fixed_bytes(&self) -> usize {
+        match self {
+            Self::Literal(literal) => literal.len(),
+            // Digits and signs of ASCII.
+            Self::Filled(placeholder) => placeholder.fixed_units(),
+        }
+    }
+}
+
 /// A text with placeholders.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Text {
     parts: Vec<Part>,
+    /// UTF-16 units of all but name and place.
+    fixed_units: usize,
 }
 
 impl Text {
@@ -80,7 +105,7 @@ impl Text {
         if template.chars().any(char::is_control) {
             return Err(TextError::Control);
         }
-        let mut text = Self { parts: Vec::new() };
+        let mut text = Self { parts: Vec::new(), fixed_units: 0 };
         let mut rest = template;
         while let Some((literal, after)) = rest.split_once('{') {
             let (word, after) = after.split_once('}').ok_or(TextError::Placeholder)?;
@@ -94,6 +119,7 @@ impl Text {
             rest = after;
         }
         text.add_literal(rest)?;
+        text.fixed_units = text.parts.iter().map(Part::fixed_units).sum();
         Ok(text)
     }
 
@@ -119,33 +145,55 @@ impl Text {
 
     /// UTF-16 units of all but name and place.
     pub(super) fn fixed_units(&self) -> usize {
-        let part_units = |part: &Part| match part {
-            Part::Literal(literal) => units(literal),
-            Part::Filled(placeholder) => placeholder.fixed_units(),
-        };
-        self.parts.iter().map(part_units).sum()
+        self.fixed_units
     }
 
     /// Fills it in, in at most `units_max` UTF-16 units: first the place is shortened, and the name only when
     /// that leaves it less than `name_units_min`.
-    pub(super) fn fill(&self, filling: &Filling<'_>, units_max: usize, name_units_min: usize) -> String {
-        let name = if self.has(Placeholder::FullName) { filling.full_name } else { filling.name };
-        let place_units = if self.has(Placeholder::Place) { units(filling.place) } else { 0 };
-        let room = units_max.saturating_sub(self.fixed_units());
-        let name_room = room.saturating_sub(place_units).max(name_units_min).min(room);
-        let name = if self.names_pupil() { cut(name, name_room) } else { String::new() };
-        let place = cut(filling.place, room.saturating_sub(units(&name)));
-
-        let mut filled = String::new();
+    pub(super) fn fill(
+        &self,
+        filling: &Filling<'_>,
+        units_max: usize,
+        name_units_min: usize,
+    ) -> CompactString {
+        let (name, place) = self.shortened(filling, units_max, name_units_min);
+        let fixed_bytes = self.parts.iter().map(Part::fixed_bytes).sum::<usize>();
+        let mut filled = CompactString::with_capacity(fixed_bytes + name.len() + place.len());
         for part in &self.parts {
-            filled.push_str(match part {
-                Part::Literal(literal) => literal,
-                Part::Filled(Placeholder::Name | Placeholder::FullName) => &name,
-                Part::Filled(Placeholder::Time) => filling.time,
-                Part::Filled(Placeholder::Date) => filling.date,
-                Part::Filled(Placeholder::Place) => &place,
-            });
+            match part {
+                Part::Literal(literal) => filled.push_str(literal),
+                Part::Filled(Placeholder::Name | Placeholder::FullName) => filled.push_str(&name),
+                Part::Filled(Placeholder::Time) => push_time(&mut filled, filling.minute_of_day),
+                Part::Filled(Placeholder::Date) => filled.push_str(&filling.day.to_compact_string()),
+                Part::Filled(Placeholder::Place) => filled.push_str(&place),
+            }
         }
         filled
     }
+
+    /// Name and place as far as there is room for them.
+    fn shortened<'a>(
+        &self,
+        filling: &Filling<'a>,
+        units_max: usize,
+        name_units_min: usize,
+    ) -> (Cow<'a, str>, Cow<'a, str>) {
+        let room = units_max.saturating_sub(self.fixed_units);
+        // A text has no more units than bytes, and most fit without being counted.
+        if filling.name.len() + filling.place.len() <= room {
+            return (Cow::Borrowed(filling.name), Cow::Borrowed(filling.place));
+        }
+        let place_units = if self.has(Placeholder::Place) { units(filling.place) } else { 0 };
+        let name_room = room.saturating_sub(place_units).max(name_units_min).min(room);
+        let name = if self.names_pupil() { cut(filling.name, name_room) } else { Cow::Borrowed("") };
+        let place = cut(filling.place, room.saturating_sub(units(&name)));
+        (name, place)
+    }
+}
+
+/// As `07:31`. By hand: every message has it, and the way through the formatter costs as much as all the rest.
+fn push_time(filled: &mut CompactString, minute_of_day: u16) {
+    let (hour, minute) = (minute_of_day / 60, minute_of_day % 60);
+    let digit = |number: u16| char::from(b'0' + u8::try_from(number % 10).unwrap_or(0));
+    filled.extend([digit(hour / 10), digit(hour), ':', digit(minute / 10), digit(minute)]);
 }
