@@ -28,7 +28,8 @@ const GROUPS: u8 = 32;
 /// A session's request; dropping a keyspace takes its time.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An entry's part that is one value in the store.
+/// An entry's part that is one value in the store. It repeats what the ledger's own row has, on purpose: the bare writer must
+/// not use the code that it is compared with, whose every change would move both figures.
 #[derive(SerializeValue, DeserializeValue)]
 struct Line {
     written_desc: i64,
