@@ -23,16 +23,19 @@ mod tests;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::hint::black_box;
 use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use self::cards::{Cards, Holding};
 use self::fact::Claim;
-use self::names::Names;
-use self::places::SharedPlaces;
-use self::pupils::{FactKey, Offer, Pupils};
+use self::names::{Names, Reference};
+use self::places::{Places, SharedPlaces};
+use self::pupils::{FactKey, Offer, Pupils, Standing};
 use self::recipient::Contact;
 use crate::ids::{CardNumber, GuardianId, OrderId, Personal, PupilId, SchoolId};
 use crate::notice::{Channel, Notice};
@@ -44,6 +47,7 @@ pub(crate) use self::batch::{CardQuestion, Enrolled, Groups, PupilQuestion};
 pub(crate) use self::names::{GuardianRef, OrderRef, PupilRef};
 pub(crate) use self::places::{PlacesView, SchoolRef};
 pub(crate) use self::pupils::Owed;
+pub(crate) use self::recipient::{NoticeRefs, RecipientQuestion, RecipientRoom};
 pub use self::recipient::{Recipient, Suppression};
 
 /// What the registry says, for taps of today and yesterday and for notices to be sent now.
@@ -139,17 +143,10 @@ impl RegistryIndex {
     pub fn recipient(&self, notice: &Notice, now: Timestamp) -> Result<Recipient, Suppression> {
         let pupil = self.pupil_names.find(&notice.pupil).ok_or(Suppression::Unbound)?;
         let guardian = self.guardians.find(&notice.guardian).ok_or(Suppression::Unbound)?;
-        let standing = self.pupils.standing(pupil, guardian, now);
-        if !standing.bound {
-            return Err(Suppression::Unbound);
-        }
-        if standing.protected {
-            return Err(Suppression::Protected);
-        }
-        let reached = |contact: &Contact| Some((contact.address(notice.channel)?.clone(), contact.language));
+        may_learn(self.pupils.standing(pupil, guardian, now))?;
         let (address, language) = self
             .guardians
-            .with(guardian, |contact| contact.as_deref().and_then(reached))
+            .with(guardian, |contact| contact.as_deref()?.reached(notice.channel))
             .ok_or(Suppression::NoAddress)?;
         Ok(Recipient {
             address,
@@ -261,6 +258,68 @@ impl RegistryIndex {
     }
 }
 
+/// Whether a guardian of this standing may be told.
+fn may_learn(standing: Standing) -> Result<(), Suppression> {
+    if !standing.bound {
+        return Err(Suppression::Unbound);
+    }
+    if standing.protected {
+        return Err(Suppression::Protected);
+    }
+    Ok(())
+}
+
+/// What lanes ask.
+impl RegistryIndex {
+    /// Where each notice of `asked` goes, in their order, as [`recipient`](Self::recipient) says it of one: all of them by one
+    /// table after the other, so that the processor waits for several of them at a time.
+    pub(crate) fn recipients(
+        &self,
+        asked: &[RecipientQuestion],
+        now: Timestamp,
+        room: &mut RecipientRoom,
+    ) -> Vec<Result<Recipient, Suppression>> {
+        let RecipientRoom { by_pupil, by_guardian, standings, reached, pupil_names } = room;
+        names::arrange(asked.iter().map(|question| question.refs.pupil), by_pupil);
+        names::arrange(asked.iter().map(|question| question.refs.guardian), by_guardian);
+        self.pupils.standings(by_pupil, asked.iter().map(|question| question.refs.guardian), now, standings);
+
+        reached.clear();
+        reached.resize(asked.len(), None);
+        // The first walk fetches what lies beside the guardians' rows.
+        let mut reachable = 0;
+        self.guardians.visit(by_guardian, |position, _, contact| {
+            let channel = asked[position].channel;
+            reachable += usize::from(contact.as_deref().is_some_and(|contact| contact.has_address(channel)));
+        });
+        black_box(reachable);
+        self.guardians.visit(by_guardian, |position, _, contact| {
+            reached[position] =
+                contact.as_deref().and_then(|contact| contact.reached(asked[position].channel));
+        });
+
+        pupil_names.clear();
+        pupil_names.resize(asked.len(), Personal::default());
+        self.pupil_names.visit(by_pupil, |position, _, name| pupil_names[position].clone_from(name));
+
+        let places = self.places.current();
+        let found = asked.iter().zip(standings).zip(reached.drain(..)).zip(pupil_names.drain(..));
+        found
+            .map(|(((question, standing), reached), pupil_name)| {
+                may_learn(*standing)?;
+                let (address, language) = reached.ok_or(Suppression::NoAddress)?;
+                let place_name = self.name_of_school(&places, question.refs.place);
+                Ok(Recipient { address, language, pupil_name, place_name })
+            })
+            .collect()
+    }
+
+    fn name_of_school(&self, places: &Places, school: SchoolRef) -> CompactString {
+        let known = places.name_behind(school);
+        known.unwrap_or_else(|| CompactString::new(self.places.school_id(school).as_str()))
+    }
+}
+
 /// The guardian whom a claim is about, and the claim's place among theirs.
 fn rank(claim: &Claim) -> (Option<GuardianRef>, (u8, Option<Channel>)) {
     match claim {
@@ -270,6 +329,18 @@ fn rank(claim: &Claim) -> (Option<GuardianRef>, (u8, Option<Channel>)) {
         Claim::Subscribed(guardian, channel, _) => (Some(*guardian), (3, Some(*channel))),
         Claim::Ordered(guardian, ..) => (Some(*guardian), (4, None)),
     }
+}
+
+/// The names behind references that were arranged as `groups`, by their places in the batch.
+fn ids<K: Eq + Hash + Clone, R: Reference, V: Default>(
+    names: &Names<K, R, V>,
+    references: impl ExactSizeIterator<Item = R>,
+    groups: &mut Groups<usize>,
+) -> Vec<K> {
+    let mut found = vec![None; references.len()];
+    names::arrange(references, groups);
+    names.visit(groups, |position, name, _| found[position] = Some(name.clone()));
+    found.into_iter().map(|name| name.expect("each place of the batch is in a group")).collect()
 }
 
 /// What shards ask.
@@ -301,6 +372,24 @@ impl RegistryIndex {
         self.places.refresh(view);
     }
 
+    /// The codes of pupils, in their order.
+    pub(crate) fn pupil_ids(
+        &self,
+        pupils: impl ExactSizeIterator<Item = PupilRef>,
+        groups: &mut Groups<usize>,
+    ) -> Vec<PupilId> {
+        ids(&self.pupil_names, pupils, groups)
+    }
+
+    /// The codes of guardians, in their order.
+    pub(crate) fn guardian_ids(
+        &self,
+        guardians: impl ExactSizeIterator<Item = GuardianRef>,
+        groups: &mut Groups<usize>,
+    ) -> Vec<GuardianId> {
+        ids(&self.guardians, guardians, groups)
+    }
+
     /// The school's code.
     pub(crate) fn school_id(&self, school: SchoolRef) -> SchoolId {
         self.places.school_id(school)
@@ -319,5 +408,15 @@ impl RegistryIndex {
     /// The order's code.
     pub(crate) fn order_id(&self, order: OrderRef) -> OrderId {
         self.orders.name(order)
+    }
+}
+
+#[cfg(test)]
+impl RegistryIndex {
+    /// The references behind the names of `notice`.
+    pub(crate) fn refs_of(&self, notice: &Notice) -> Option<NoticeRefs> {
+        let pupil = self.pupil_names.find(&notice.pupil)?;
+        let guardian = self.guardians.find(&notice.guardian)?;
+        Some(NoticeRefs { pupil, guardian, place: self.places.intern(&notice.place) })
     }
 }

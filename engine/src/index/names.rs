@@ -4,12 +4,15 @@
 //! The table is split into segments with a lock each, held for one look-up or one edit.
 
 use std::hash::{BuildHasher, Hash};
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+
+use super::batch::{Asked, Groups};
 
 /// How many segments a table has; a power of two. Both halves of a reference (segment, row) are derived
 /// from it.
@@ -150,10 +153,30 @@ impl<K: Eq + Hash + Clone, R: Reference, V: Default> Names<K, R, V> {
         look(&self.read(reference.segment()).rows[reference.row()].1)
     }
 
+    /// Looks at the names of `asked` and the values beside them, which were [arranged](arrange) by their references. What
+    /// `look` gets first is where its question stands in the batch.
+    pub(super) fn visit(&self, asked: &Groups<usize>, mut look: impl FnMut(usize, &K, &V)) {
+        for (segment, group) in asked.iter() {
+            let held = self.read(segment);
+            // The first walk fetches the rows.
+            let is_first = |asked: &&Asked<usize>| held.rows[asked.key].0 == held.rows[group[0].key].0;
+            black_box(group.iter().filter(is_first).count());
+            for Asked { position, key: row } in group {
+                let (name, value) = &held.rows[*row];
+                look(*position, name, value);
+            }
+        }
+    }
+
     /// Changes the value beside a name.
     pub(super) fn edit<T>(&self, reference: R, change: impl FnOnce(&mut V) -> T) -> T {
         change(&mut self.write(reference.segment()).rows[reference.row()].1)
     }
+}
+
+/// Groups `references` for [`Names::visit`].
+pub(super) fn arrange<R: Reference>(references: impl Iterator<Item = R>, groups: &mut Groups<usize>) {
+    groups.arrange(references.map(|reference| (reference.segment(), reference.row())));
 }
 
 /// Room in a segment so that `expected` rows fit with some imbalance.
@@ -181,5 +204,18 @@ mod tests {
             assert_eq!(names.with(*reference, |value| *value), number);
         }
         assert_eq!(names.find(&"nobody".to_owned()), None);
+    }
+
+    #[test]
+    fn a_batch_of_references_is_answered_as_each_alone() {
+        let names: Names<String, PupilRef, u32> = Names::with_capacity(10);
+        let references: Vec<PupilRef> = (0..100).map(|n| names.intern(&format!("P{n}"))).collect();
+        let asked: Vec<PupilRef> = references.iter().rev().chain(&references).copied().collect();
+        let mut groups = Groups::default();
+        arrange(asked.iter().copied(), &mut groups);
+        let mut found = vec![String::new(); asked.len()];
+        names.visit(&groups, |position, name, _| found[position].clone_from(name));
+        let alone: Vec<String> = asked.iter().map(|reference| names.name(*reference)).collect();
+        assert_eq!(found, alone);
     }
 }

@@ -107,11 +107,20 @@ impl Places {
 
     /// The school's current name as a text to parents has it; its code while it has none.
     pub(super) fn school_name(&self, school: &SchoolId) -> CompactString {
-        let row = self.school_refs.get(school).and_then(|school| self.schools.get(school.0 as usize));
-        match row {
-            Some(row) if !row.name.is_empty() => row.name.clone(),
-            _ => CompactString::new(school.as_str()),
-        }
+        let known = self.school_refs.get(school).and_then(|school| self.name_behind(*school));
+        known.unwrap_or_else(|| CompactString::new(school.as_str()))
+    }
+
+    /// As [`school_name`](Self::school_name); `None` where this table is older than the reference.
+    pub(super) fn name_behind(&self, school: SchoolRef) -> Option<CompactString> {
+        let row = self.schools.get(school.0 as usize)?;
+        let is_named = !row.name.is_empty();
+        Some(if is_named { row.name.clone() } else { CompactString::new(row.id.as_str()) })
+    }
+
+    /// The school's code; `None` where this table is older than the reference.
+    pub(crate) fn school_id(&self, school: SchoolRef) -> Option<&SchoolId> {
+        self.schools.get(school.0 as usize).map(|row| &row.id)
     }
 
     /// The school at whose gate the reader hangs by the newest word; `None` when nobody registered it,

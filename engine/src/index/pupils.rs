@@ -198,12 +198,7 @@ impl Pupils {
         owed.clear();
         for (segment, group) in groups.iter() {
             let rows = self.segments[segment].read().unwrap_or_else(PoisonError::into_inner);
-            let facts = |row: usize| rows.get(row).filter(|facts| facts.is_spilled());
-            // The first walk fetches the pupils' rows, the second what does not lie in them.
-            black_box(group.iter().filter(|asked| facts(asked.key).is_some()).count());
-            black_box(
-                group.iter().filter_map(|asked| facts(asked.key)?.first_word()).fold(0, u64::wrapping_add),
-            );
+            touch(&rows, group);
             for &Asked { position, key: row } in group {
                 let PupilQuestion { received, at, .. } = asked[position];
                 let owed_from = owed.len();
@@ -215,10 +210,29 @@ impl Pupils {
 
     /// Whether `guardian` is bound to `pupil` now, and whether they are protected from learning.
     pub(super) fn standing(&self, pupil: PupilRef, guardian: GuardianRef, now: Timestamp) -> Standing {
-        self.with(pupil, |facts| {
-            let holds = |claim| facts.iter().any(|fact| fact.claim == claim && fact.counts_now(now));
-            Standing { bound: holds(Claim::Bound(guardian)), protected: holds(Claim::Protected(guardian)) }
-        })
+        self.with(pupil, |facts| Standing::of(facts, guardian, now))
+    }
+
+    /// How each of `guardians` stands to the pupil asked about at the same place in the batch, who was arranged by
+    /// reference; `standings` gets an answer each, in their order.
+    pub(super) fn standings(
+        &self,
+        pupils: &Groups<usize>,
+        guardians: impl ExactSizeIterator<Item = GuardianRef>,
+        now: Timestamp,
+        standings: &mut Vec<Standing>,
+    ) {
+        standings.clear();
+        standings.extend(guardians.map(Standing::unknown));
+        for (segment, group) in pupils.iter() {
+            let rows = self.segments[segment].read().unwrap_or_else(PoisonError::into_inner);
+            touch(&rows, group);
+            for &Asked { position, key: row } in group {
+                if let Some(facts) = rows.get(row) {
+                    standings[position] = Standing::of(facts, standings[position].guardian, now);
+                }
+            }
+        }
     }
 }
 
@@ -230,10 +244,32 @@ impl Pupils {
     }
 }
 
+/// Walks through a group before anything is asked: the first walk fetches the pupils' rows, the second what does not lie in
+/// them.
+fn touch(rows: &[Facts], group: &[Asked<usize>]) {
+    let facts = |row: usize| rows.get(row).filter(|facts| facts.is_spilled());
+    black_box(group.iter().filter(|asked| facts(asked.key).is_some()).count());
+    black_box(group.iter().filter_map(|asked| facts(asked.key)?.first_word()).fold(0, u64::wrapping_add));
+}
+
 /// How a guardian stands to a pupil now.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
+    guardian: GuardianRef,
     pub(super) bound: bool,
     pub(super) protected: bool,
+}
+
+impl Standing {
+    /// To a pupil about whom nothing is known.
+    const fn unknown(guardian: GuardianRef) -> Self {
+        Self { guardian, bound: false, protected: false }
+    }
+
+    fn of(facts: &Facts, guardian: GuardianRef, now: Timestamp) -> Self {
+        let holds = |claim| facts.iter().any(|fact| fact.claim == claim && fact.counts_now(now));
+        Self { guardian, bound: holds(Claim::Bound(guardian)), protected: holds(Claim::Protected(guardian)) }
+    }
 }
 
 fn owed_by(

@@ -2,9 +2,42 @@
 
 use compact_str::CompactString;
 
+use super::batch::Groups;
+use super::names::{GuardianRef, PupilRef};
+use super::places::SchoolRef;
+use super::pupils::Standing;
 use crate::ids::Personal;
 use crate::notice::{Channel, Language};
 use crate::registry::Guardian;
+
+/// The references behind the names of a notice: what they refer to never changes while the process lives, and what is known
+/// about it is looked up anew each time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoticeRefs {
+    /// About whom.
+    pub(crate) pupil: PupilRef,
+    /// To whom.
+    pub(crate) guardian: GuardianRef,
+    /// The school at whose gate the card was read.
+    pub(crate) place: SchoolRef,
+}
+
+/// Where does a notice go?
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecipientQuestion {
+    pub(crate) refs: NoticeRefs,
+    pub(crate) channel: Channel,
+}
+
+/// Room for what a batch of such questions finds out; kept between batches.
+#[derive(Default, Debug)]
+pub(crate) struct RecipientRoom {
+    pub(super) by_pupil: Groups<usize>,
+    pub(super) by_guardian: Groups<usize>,
+    pub(super) standings: Vec<Standing>,
+    pub(super) reached: Vec<Option<(Personal, Language)>>,
+    pub(super) pupil_names: Vec<Personal>,
+}
 
 /// Where a notice goes and what its text needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +81,7 @@ pub(super) struct Contact {
     email: Personal,
     app_token: Personal,
     line_user: Personal,
-    pub(super) language: Language,
+    language: Language,
 }
 
 impl Contact {
@@ -63,7 +96,7 @@ impl Contact {
     }
 
     /// The address for `channel`, if there is one.
-    pub(super) fn address(&self, channel: Channel) -> Option<&Personal> {
+    fn address(&self, channel: Channel) -> Option<&Personal> {
         let address = match channel {
             Channel::App => &self.app_token,
             Channel::Email => &self.email,
@@ -71,5 +104,15 @@ impl Contact {
             Channel::Sms => &self.phone,
         };
         (!address.is_empty()).then_some(address)
+    }
+
+    /// Whether there is an address for `channel`.
+    pub(super) fn has_address(&self, channel: Channel) -> bool {
+        self.address(channel).is_some()
+    }
+
+    /// How the guardian is reached through `channel`, if there is a way.
+    pub(super) fn reached(&self, channel: Channel) -> Option<(Personal, Language)> {
+        Some((self.address(channel)?.clone(), self.language))
     }
 }

@@ -56,8 +56,22 @@ fn notice(channel: Channel) -> Notice {
     }
 }
 
+/// Where `notice` goes: the same alone and in a batch, in which it is asked about among others.
+fn recipient(index: &RegistryIndex, notice: &Notice, now: i64) -> Result<Recipient, Suppression> {
+    let alone = index.recipient(notice, instant(now));
+    if let Some(refs) = index.refs_of(notice) {
+        let asked =
+            [notice.channel, Channel::App, notice.channel].map(|channel| RecipientQuestion { refs, channel });
+        let in_batch = index.recipients(&asked, instant(now), &mut RecipientRoom::default());
+        assert_eq!((&in_batch[0], &in_batch[2]), (&alone, &alone));
+        let by_app = Notice { channel: Channel::App, ..notice.clone() };
+        assert_eq!(in_batch[1], index.recipient(&by_app, instant(now)));
+    }
+    alone
+}
+
 fn suppressed(index: &RegistryIndex, now: i64) -> Option<&'static str> {
-    index.recipient(&notice(Channel::Sms), instant(now)).err().map(Suppression::reason)
+    recipient(index, &notice(Channel::Sms), now).err().map(Suppression::reason)
 }
 
 #[test]
@@ -69,7 +83,7 @@ fn a_notice_goes_to_the_guardians_address_for_its_channel() {
         (Channel::Email, "parent@example.org"),
         (Channel::Line, "line-1"),
     ] {
-        let recipient = index.recipient(&notice(channel), instant(0)).unwrap();
+        let recipient = recipient(&index, &notice(channel), 0).unwrap();
         assert_eq!(recipient.address.expose(), address);
         assert_eq!(recipient.pupil_name.expose(), "王小明");
         assert_eq!(recipient.place_name, "School S1");
@@ -119,11 +133,11 @@ fn a_guardian_without_an_address_gets_nothing() {
     let without_phone = Guardian { phone: Personal::default(), ..known.clone() };
     apply(&index, instant(1), vec![Entry::Guardian(without_phone)]);
     assert_eq!(suppressed(&index, 2), Some("no_address"));
-    assert!(index.recipient(&notice(Channel::App), instant(2)).is_ok());
+    assert!(recipient(&index, &notice(Channel::App), 2).is_ok());
 
     let removed = Guardian { removed: Some(instant(3)), ..known };
     apply(&index, instant(3), vec![Entry::Guardian(removed)]);
-    assert!(index.recipient(&notice(Channel::App), instant(4)).is_err());
+    assert!(recipient(&index, &notice(Channel::App), 4).is_err());
 }
 
 #[test]
@@ -135,14 +149,14 @@ fn names_are_those_of_the_moment_of_sending() {
     let renamed = Pupil { name: Personal::new("王大華"), ..known };
     let moved = School { name: "Other School".into(), ..its_school };
     apply(&index, instant(50), vec![Entry::Pupil(renamed), Entry::School(moved)]);
-    let recipient = index.recipient(&notice(Channel::Sms), instant(0)).unwrap();
+    let recipient = recipient(&index, &notice(Channel::Sms), 0).unwrap();
     assert_eq!((recipient.pupil_name.expose(), recipient.place_name.as_str()), ("王大華", "Other School"));
 }
 
 #[test]
 fn a_place_without_a_name_is_told_by_its_code() {
     let elsewhere = Notice { place: SchoolId::new("S9").unwrap(), ..notice(Channel::Sms) };
-    assert_eq!(index().recipient(&elsewhere, instant(0)).unwrap().place_name, "S9");
+    assert_eq!(recipient(&index(), &elsewhere, 0).unwrap().place_name, "S9");
 }
 
 #[test]

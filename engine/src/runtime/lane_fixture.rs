@@ -115,7 +115,8 @@ impl LaneFixture {
             deadline: now.plus(self.context.term.useful_for),
         };
         let now = self.context.clock.monotonic();
-        Box::new(Pending::new(notice, NoticeStart::Queued, Arc::clone(&self.tenure), now))
+        let refs = self.context.index.refs_of(&notice).expect("a pupil and a guardian of the registry");
+        Box::new(Pending::new((notice, refs), NoticeStart::Queued, Arc::clone(&self.tenure), now))
     }
 
     /// An arrival that is claimed, looked up and ready to leave.
@@ -125,7 +126,7 @@ impl LaneFixture {
         assert!(matches!(step, ClaimStep::Ready), "{step:?}");
         let now = self.context.clock.now();
         let recipient = self.context.index.recipient(&item.notice, now).expect("bound, with a phone");
-        let message = sending::message(&self.context, &item, recipient);
+        let message = sending::message(&self.context, &item, recipient, now);
         Outgoing { item, message, looked_up_on: now, looked_up_at: self.context.clock.monotonic() }
     }
 

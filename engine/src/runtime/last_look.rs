@@ -10,6 +10,7 @@ use super::sending::{LaneContext, needs_claim};
 use super::vitals::CONFIRMED_FOR;
 use crate::invariants::{Invariant, predicates};
 use crate::ports::channel::Message;
+use crate::ports::clock::Clock;
 use crate::time::Timestamp;
 
 /// A message on its way to the wire.
@@ -23,17 +24,33 @@ pub(crate) struct Outgoing {
     pub(crate) looked_up_at: Duration,
 }
 
-/// Whether `outgoing` may leave now. What does not hold is counted.
-pub(crate) fn may_leave(context: &LaneContext, outgoing: &Outgoing) -> bool {
+/// When a batch leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    /// On the wall clock.
+    on: Timestamp,
+    /// On the monotonic clock.
+    at: Duration,
+}
+
+impl Leaving {
+    /// Now.
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self { on: clock.now(), at: clock.monotonic() }
+    }
+}
+
+/// Whether `outgoing` may leave with a batch that does so at `leaving`. What does not hold is counted.
+pub(crate) fn may_leave(context: &LaneContext, outgoing: &Outgoing, leaving: Leaving) -> bool {
     let Outgoing { item, message, looked_up_on, looked_up_at } = outgoing;
     let notice = &item.notice;
     let owner = item.tenure.owner();
     let is_claimed = !needs_claim(notice.channel)
-        || predicates::leaves_under_its_claim(item.claim.as_ref(), notice.id, owner, &message.reference);
-    let is_known = predicates::is_known(*looked_up_at, context.clock.monotonic(), CONFIRMED_FOR);
+        || predicates::leaves_under_its_claim(item.claim.as_deref(), notice.id, owner, &message.reference);
+    let is_known = predicates::is_known(*looked_up_at, leaving.at, CONFIRMED_FOR);
     let is_ordered = predicates::is_ordered(notice.channel, notice.kind, notice.order.is_some());
     let valid_for = message.valid_for.mul_f64(context.clock.speed());
-    let is_in_time = predicates::sent_in_time(context.clock.now(), Duration::ZERO, notice.deadline)
+    let is_in_time = predicates::sent_in_time(leaving.on, Duration::ZERO, notice.deadline)
         && predicates::sent_in_time(*looked_up_on, valid_for, notice.deadline);
 
     let lane = &context.connector.profile().name;

@@ -232,7 +232,7 @@ impl Engine {
         let settling = Arc::new(Settling::default());
         let holdings = Arc::new(Holdings::default());
         let (unserved, _) = mpsc::channel(1);
-        let mut intakes: [mpsc::Sender<Pending>; Channel::ALL.len()] =
+        let mut intakes: [mpsc::Sender<Box<Pending>>; Channel::ALL.len()] =
             std::array::from_fn(|_| unserved.clone());
         for connector in ports.channels {
             let profile = connector.profile().clone();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::tenure::Tenure;
+use crate::index::{NoticeRefs, RecipientQuestion};
 use crate::lane::queue::Rank;
 use crate::ledger::{Claim, ClaimStamp};
 use crate::notice::{Channel, Notice};
@@ -18,14 +19,16 @@ pub(crate) const INTAKE_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) notice: Notice,
+    /// What the notice's names refer to, so that what is known now is found without them.
+    pub(crate) refs: NoticeRefs,
     pub(crate) start: NoticeStart,
     pub(crate) tenure: Arc<Tenure>,
     /// When its tap was read from the log, on the monotonic clock.
     pub(crate) read_at: Duration,
     /// The claim as we last wrote it, if any (SMS).
-    pub(crate) claim: Option<Claim>,
+    pub(crate) claim: Option<Box<Claim>>,
     /// What the next claim must replace, if anything.
-    pub(crate) expected: Option<ClaimStamp>,
+    pub(crate) expected: Option<Box<ClaimStamp>>,
     /// The attempt that the next claim is for, from 1.
     pub(crate) attempt: u32,
     /// Requests made so far.
@@ -35,9 +38,15 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(notice: Notice, start: NoticeStart, tenure: Arc<Tenure>, read_at: Duration) -> Self {
+    pub(crate) fn new(
+        (notice, refs): (Notice, NoticeRefs),
+        start: NoticeStart,
+        tenure: Arc<Tenure>,
+        read_at: Duration,
+    ) -> Self {
         Self {
             notice,
+            refs,
             start,
             tenure,
             read_at,
@@ -58,6 +67,11 @@ impl Pending {
         Rank { priority: self.notice.kind.priority(), deadline: self.notice.deadline }
     }
 
+    /// Where does it go?
+    pub(crate) fn asks_for_recipient(&self) -> RecipientQuestion {
+        RecipientQuestion { refs: self.refs, channel: self.notice.channel }
+    }
+
     /// Nothing is owed any more.
     pub(crate) fn settle(&self) {
         self.tenure.settle(self.notice.position.offset);
@@ -67,23 +81,23 @@ impl Pending {
 /// The lanes' intakes, by channel.
 #[derive(Clone)]
 pub(crate) struct LaneIntakes {
-    senders: [mpsc::Sender<Pending>; Channel::ALL.len()],
+    senders: [mpsc::Sender<Box<Pending>>; Channel::ALL.len()],
 }
 
 impl LaneIntakes {
     /// `senders` in the order of [`Channel::ALL`].
-    pub(crate) fn new(senders: [mpsc::Sender<Pending>; Channel::ALL.len()]) -> Self {
+    pub(crate) fn new(senders: [mpsc::Sender<Box<Pending>>; Channel::ALL.len()]) -> Self {
         Self { senders }
     }
 
-    pub(crate) fn of(&self, channel: Channel) -> &mpsc::Sender<Pending> {
+    pub(crate) fn of(&self, channel: Channel) -> &mpsc::Sender<Box<Pending>> {
         let place = Channel::ALL.iter().position(|known| *known == channel).expect("ALL names every channel");
         &self.senders[place]
     }
 }
 
 /// A channel between shards and one lane.
-pub(crate) fn intake() -> (mpsc::Sender<Pending>, mpsc::Receiver<Pending>) {
+pub(crate) fn intake() -> (mpsc::Sender<Box<Pending>>, mpsc::Receiver<Box<Pending>>) {
     mpsc::channel(INTAKE_MAX)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 use futures::future::join_all;
 
-use super::last_look::{self, Outgoing};
+use super::last_look::{self, Leaving, Outgoing};
 use super::pending::Pending;
 use super::settling::Settling;
 use super::status::{LaneStatus, Status};
@@ -27,6 +27,7 @@ use crate::ports::ledger::{ClaimVerdict, Ledger};
 use crate::ports::message_ids::{MessageIds, NoticePlace};
 use crate::template::{Templates, Told};
 use crate::term::Term;
+use crate::time::Timestamp;
 
 /// What a lane's steps need.
 pub(crate) struct LaneContext {
@@ -92,11 +93,15 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
         let wanted = wanted_claim(context, item);
         let entry = LedgerEntry::of(&item.notice, Event::Claimed, wanted.claimed_at)
             .through(&wanted.lane, wanted.attempt);
-        let held = match context.ledger.claim(item.expected.clone(), wanted.clone(), entry.clone()).await {
+        let held = match context
+            .ledger
+            .claim(item.expected.as_deref().cloned(), wanted.clone(), entry.clone())
+            .await
+        {
             Ok(ClaimVerdict::Won) => {
                 context.status.recovered("ledger");
                 context.status.count_entries(std::slice::from_ref(&entry));
-                item.claim = Some(wanted);
+                item.claim = Some(Box::new(wanted));
                 return if item.in_doubt { recheck_doubt(context, item).await } else { ClaimStep::Ready };
             }
             Ok(ClaimVerdict::Held(held)) => held,
@@ -127,7 +132,7 @@ async fn claim_anew(context: &LaneContext, item: &mut Pending) -> ClaimStep {
                 item.in_doubt |= held.owner != item.tenure.owner();
             }
         }
-        item.expected = Some(held.stamp());
+        item.expected = Some(Box::new(held.stamp()));
     }
     ClaimStep::WaitFor(Duration::from_secs(1))
 }
@@ -200,14 +205,19 @@ async fn repair_ended(
 /// Gives back a claim whose reference was certainly not used. Best effort: otherwise its successor finds it in doubt.
 pub(crate) async fn release(context: &LaneContext, item: &Pending) {
     let Some(claim) = &item.claim else { return };
-    let refused = Claim { state: ClaimState::Refused, ..claim.clone() };
+    let refused = Claim { state: ClaimState::Refused, ..Claim::clone(claim) };
     if let Err(cause) = context.ledger.advance(claim.stamp(), refused, Vec::new()).await {
         tracing::warn!(%cause, "a claim that was not used stays in doubt");
     }
 }
 
-/// The message for `item`, in the words of its reader.
-pub(crate) fn message(context: &LaneContext, item: &Pending, recipient: Recipient) -> Message {
+/// The message for `item`, in the words of its reader, to leave at `now`.
+pub(crate) fn message(
+    context: &LaneContext,
+    item: &Pending,
+    recipient: Recipient,
+    now: Timestamp,
+) -> Message {
     let notice = &item.notice;
     let text = context.templates.text(
         notice.channel,
@@ -227,7 +237,7 @@ pub(crate) fn message(context: &LaneContext, item: &Pending, recipient: Recipien
         pupil: notice.pupil.clone(),
         guardian: notice.guardian.clone(),
         at: notice.at,
-        valid_for: context.clock.real_time_until(notice.deadline),
+        valid_for: notice.deadline.since(now).div_f64(context.clock.speed()),
     }
 }
 
@@ -252,8 +262,9 @@ pub(crate) async fn submit(
 ) -> Vec<Answered> {
     let mut answered = Vec::with_capacity(batch.len());
     let (mut items, mut messages) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    let leaving = Leaving::now(&*context.clock);
     for outgoing in batch {
-        if last_look::may_leave(&context, &outgoing) {
+        if last_look::may_leave(&context, &outgoing, leaving) {
             items.push(outgoing.item);
             messages.push(outgoing.message);
             continue;
@@ -319,7 +330,12 @@ fn outcome_label(outcome: &SubmitOutcome) -> &'static str {
 }
 
 /// Makes an SMS's answer durable: its `claim` moves on, and its entry is written with it.
-async fn record(context: &LaneContext, mut item: Box<Pending>, claim: Claim, step: NextStep) -> Answered {
+async fn record(
+    context: &LaneContext,
+    mut item: Box<Pending>,
+    claim: Box<Claim>,
+    step: NextStep,
+) -> Answered {
     let entry =
         |event| LedgerEntry::of(&item.notice, event, context.clock.now()).through(&claim.lane, claim.attempt);
     let (state, entry) = match &step {
@@ -341,12 +357,12 @@ async fn record(context: &LaneContext, mut item: Box<Pending>, claim: Claim, ste
             return Answered { item, step, ledger_has_it: true };
         }
     };
-    let moved = Claim { state, ..claim.clone() };
+    let moved = Claim { state, ..*claim };
     advance(context, &item, &moved, entry.as_ref()).await;
     if let Some(entry) = &entry {
         charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, entry).await;
     }
-    item.claim = Some(moved);
+    item.claim = Some(Box::new(moved));
     Answered { item, step, ledger_has_it: true }
 }
 
@@ -376,7 +392,7 @@ pub(crate) async fn end_claim(
     let _settling = context.settling.of(item.notice.id).await;
     if let Some(claim) = &item.claim {
         let state = ClaimState::Ended { event: entry.event, reason: entry.reason.clone() };
-        let ended = Claim { state, ..claim.clone() };
+        let ended = Claim { state, ..Claim::clone(claim) };
         let verdict = retrying(&context.status, "ledger", || {
             context.ledger.advance(claim.stamp(), ended.clone(), Vec::new())
         })

@@ -21,7 +21,7 @@ use crate::ids::LogPosition;
 use crate::invariants::{Invariant, Watch, predicates};
 use crate::ports::rejected::RejectedRecord;
 use crate::ports::tap_log::TapRecord;
-use crate::shard::{Decisions, Shard};
+use crate::shard::{Decisions, NamingRoom, Shard};
 use crate::tap::{Outcome, RejectReason};
 
 /// How often a shard whose registry is behind looks again, in real time.
@@ -38,6 +38,7 @@ pub(crate) struct ShardTask {
     pub(crate) former: Vec<Arc<Tenure>>,
     /// What the ledger has of notices of records at or above it.
     pub(crate) known: KnownNotices,
+    pub(crate) naming: NamingRoom,
     pub(crate) stop: CancellationToken,
 }
 
@@ -97,11 +98,12 @@ impl ShardTask {
     }
 
     /// Counts outcomes, opens the notices in the tenure, and returns what goes to the lanes and to the rejected log.
+    #[expect(clippy::vec_box, reason = "they stay in their boxes all the way through a lane")]
     fn account_for(
         &mut self,
         records: &[TapRecord],
         decisions: &Decisions,
-    ) -> (Vec<Pending>, Vec<Rejection>) {
+    ) -> (Vec<Box<Pending>>, Vec<Rejection>) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Default::default() };
         let partition = self.tenure.partition();
         let read = records.iter().map(|record| record.offset);
@@ -113,22 +115,22 @@ impl ShardTask {
         let mut rejections = Vec::new();
         let mut unsettled: Vec<(u64, u32)> = Vec::new();
         let read_at = self.context.clock.monotonic();
+        let mut notices = self.shard.notices(decisions, &mut self.naming);
         for (decision, record) in decisions.taps.iter().zip(records) {
             counts[outcome_place(decision.outcome)] += 1;
             let mut open = 0;
-            for routed in decisions.notices_of(decision) {
-                let notice = self.shard.notice(decision, routed);
+            for (routed, (notice, refs)) in decisions.notices_of(decision).iter().zip(notices.by_ref()) {
                 if self.known.settled.remove(&notice.id) {
                     continue;
                 }
                 open += 1;
                 let in_doubt = self.known.in_doubt.remove(&notice.id);
-                let item = Pending::new(notice, routed.start, Arc::clone(&self.tenure), read_at);
-                pending.push(if in_doubt { item.in_doubt() } else { item });
+                let item = Pending::new((notice, refs), routed.start, Arc::clone(&self.tenure), read_at);
+                pending.push(Box::new(if in_doubt { item.in_doubt() } else { item }));
             }
             if let Outcome::Rejected(reason) = decision.outcome {
                 open += 1;
-                rejections.push(self.rejection(record, reason));
+                rejections.push(rejection(record, reason, &self.tenure));
             }
             unsettled.push((decision.offset, open));
         }
@@ -137,16 +139,6 @@ impl ShardTask {
         let unregistered = decisions.taps.iter().filter(|decision| decision.unregistered_reader).count();
         self.context.status.count_unregistered_readers(unregistered as u64);
         (pending, rejections)
-    }
-
-    fn rejection(&self, record: &TapRecord, reason: RejectReason) -> Rejection {
-        let record = RejectedRecord {
-            position: LogPosition { partition: self.tenure.partition(), offset: record.offset },
-            received: record.received,
-            reason,
-            value: record.value.clone(),
-        };
-        Rejection { record, tenure: Arc::clone(&self.tenure) }
     }
 
     /// Sends records to the rejected log, waiting where its queue is full. `Err` when the tenure ends or the engine stops
@@ -165,7 +157,8 @@ impl ShardTask {
 
     /// Hands notices to their lanes, waiting where one is full. `Err` when the tenure ends or the engine stops meanwhile:
     /// what is left is read again.
-    async fn send(&self, pending: Vec<Pending>) -> Result<(), ()> {
+    #[expect(clippy::vec_box, reason = "they stay in their boxes all the way through a lane")]
+    async fn send(&self, pending: Vec<Box<Pending>>) -> Result<(), ()> {
         for item in pending {
             let intake = self.context.lanes.of(item.notice.channel);
             match intake.try_send(item) {
@@ -183,6 +176,16 @@ impl ShardTask {
         }
         Ok(())
     }
+}
+
+fn rejection(record: &TapRecord, reason: RejectReason, tenure: &Arc<Tenure>) -> Rejection {
+    let record = RejectedRecord {
+        position: LogPosition { partition: tenure.partition(), offset: record.offset },
+        received: record.received,
+        reason,
+        value: record.value.clone(),
+    };
+    Rejection { record, tenure: Arc::clone(tenure) }
 }
 
 /// What must hold of a batch that was decided: one decision for each record read (T1), none of them for a record below

@@ -28,7 +28,7 @@ use crate::ledger::OwnerToken;
 use crate::ports::clock::Clock;
 use crate::ports::ledger::Ledger;
 use crate::ports::tap_log::{TapLog, TapLogEvent, TapRecord};
-use crate::shard::Shard;
+use crate::shard::{NamingRoom, Shard};
 use crate::term::Term;
 
 /// Batches that wait for one shard; then its partition pauses.
@@ -245,6 +245,7 @@ impl Dispatcher {
             live_from,
             former: self.still_draining(partition),
             known: KnownNotices::default(),
+            naming: NamingRoom::default(),
             stop: stop.clone(),
         };
         self.shards.spawn(task.run(inbox));

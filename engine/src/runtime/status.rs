@@ -376,23 +376,38 @@ impl Status {
 
     /// Counts entries that are now durable.
     pub(crate) fn count_entries(&self, entries: &[LedgerEntry]) {
+        self.count_events(entries.iter().map(|entry| (entry.channel, entry.event)));
+    }
+
+    /// Counts what happened to notices and is now durable.
+    pub(crate) fn count_events(&self, events: impl Iterator<Item = (Channel, Event)>) {
         let mut counters = locked(&self.entries);
-        for entry in entries {
-            let counter = counters
-                .entry((entry.channel, entry.event))
-                .or_insert_with(|| EntryCounter::new(entry.channel, entry.event));
-            counter.count += 1;
-            counter.metric.increment(1);
+        let mut events = events.peekable();
+        while let Some((channel, event)) = events.next() {
+            let mut count = 1;
+            while events.next_if_eq(&(channel, event)).is_some() {
+                count += 1;
+            }
+            let counter =
+                counters.entry((channel, event)).or_insert_with(|| EntryCounter::new(channel, event));
+            counter.count += count;
+            counter.metric.increment(count);
         }
     }
 
-    /// A tap's way from the log to the gateway's answer took so long.
-    pub(crate) fn answered(&self, channel: Channel, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    /// Some taps' ways from the log to the gateway's answer took so long.
+    pub(crate) fn answered(&self, channel: Channel, took: impl Iterator<Item = Duration>) {
+        let mut took = took.peekable();
+        if took.peek().is_none() {
+            return;
+        }
         let mut latencies = locked(&self.latencies);
         let latency = latencies.entry(channel).or_insert_with(|| Latency::new(channel));
-        latency.histogram_us.saturating_record(micros);
-        latency.metric.record(took.as_secs_f64());
+        for took in took {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            latency.histogram_us.saturating_record(micros);
+            latency.metric.record(took.as_secs_f64());
+        }
     }
 
     /// How far a partition is behind its log.
@@ -450,7 +465,7 @@ mod tests {
     #[test]
     fn a_latency_is_kept_as_long_as_it_was() {
         let status = Status::new(Arc::new(Vitals::new(Arc::new(SystemClock::new()))), []);
-        status.answered(Channel::App, Duration::from_millis(250));
+        status.answered(Channel::App, std::iter::once(Duration::from_millis(250)));
         let latencies = status.snapshot().tap_to_answer_us;
         let kept_us = latencies.get(&Channel::App).unwrap().max();
         assert!((250_000..250_300).contains(&kept_us), "{kept_us}");

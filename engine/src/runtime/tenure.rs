@@ -4,6 +4,7 @@
 //! lock is held for a few instructions and never across an await.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +24,6 @@ struct Progress {
     /// Notices ever opened, and how many of them are settled: an account that `unsettled` must agree with.
     opened: u64,
     settled: u64,
-    /// Requests of this partition on the wire, and ends of its notices that the ledger does not have yet.
-    in_flight: usize,
 }
 
 /// See the module.
@@ -37,6 +36,8 @@ pub(crate) struct Tenure {
     over: CancellationToken,
     watch: Arc<Watch>,
     progress: Mutex<Progress>,
+    /// Requests of this partition on the wire, and ends of its notices that the ledger does not have yet.
+    in_flight: AtomicUsize,
     landed: Notify,
 }
 
@@ -60,8 +61,8 @@ impl Tenure {
                 unsettled: BTreeMap::new(),
                 opened: 0,
                 settled: 0,
-                in_flight: 0,
             }),
+            in_flight: AtomicUsize::new(0),
             landed: Notify::new(),
         }
     }
@@ -155,20 +156,21 @@ impl Tenure {
 
     /// A request leaves, or an end waits for the ledger.
     pub(crate) fn take_off(&self) {
-        self.progress().in_flight += 1;
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A request is answered and recorded.
+    /// A request is answered and recorded, and what that settles is settled.
     pub(crate) fn land(&self) {
-        let mut progress = self.progress();
-        progress.in_flight = progress.in_flight.saturating_sub(1);
-        drop(progress);
-        self.landed.notify_waiters();
+        let lands = |in_flight: usize| in_flight.checked_sub(1);
+        let before = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lands);
+        if before.is_ok_and(|before| before == 1) {
+            self.landed.notify_waiters();
+        }
     }
 
     /// Whether nothing of this partition is on the wire, and the ledger has what came of it.
     pub(crate) fn is_drained(&self) -> bool {
-        self.progress().in_flight == 0
+        self.in_flight.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until it [is drained](Self::is_drained).

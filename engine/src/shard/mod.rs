@@ -18,9 +18,9 @@ use compact_str::CompactString;
 pub use self::decision::{Decision, Decisions, NoticeStart, RoutedNotice};
 use self::passes::Batch;
 use crate::day::{ShardDay, Windows};
-use crate::ids::{LogPosition, NoticeId, PupilId};
-use crate::index::{PlacesView, RegistryIndex};
-use crate::notice::{Notice, NoticeKind};
+use crate::ids::{GuardianId, LogPosition, NoticeId, OrderId, PupilId};
+use crate::index::{Groups, NoticeRefs, PlacesView, PupilRef, RegistryIndex, SchoolRef};
+use crate::notice::{Notice, NoticeKind, Passage};
 use crate::ports::tap_log::TapRecord;
 use crate::tap::Outcome;
 use crate::term::Term;
@@ -97,26 +97,85 @@ impl Shard {
     /// # Panics
     /// When `decision` is no passage, and so has no notices.
     pub fn notice(&self, decision: &Decision, routed: &RoutedNotice) -> Notice {
-        let (Outcome::Passage(passage), Some(pupil), Some(place)) =
-            (decision.outcome, decision.pupil, decision.place)
-        else {
-            panic!("only a passage has notices");
-        };
-        let position = LogPosition { partition: self.partition, offset: decision.offset };
+        let told = Told::by(decision);
         let guardian = self.index.guardian_id(routed.guardian);
+        let order = routed.order.map(|order| self.index.order_id(order));
+        self.named(decision, routed, told, (self.index.pupil_id(told.pupil), guardian, order))
+    }
+
+    /// Every notice of `decisions` in full, with the references behind its names: those of one decision after those of the
+    /// one before. Their names are looked up all at once.
+    pub(crate) fn notices(
+        &self,
+        decisions: &Decisions,
+        room: &mut NamingRoom,
+    ) -> impl Iterator<Item = (Notice, NoticeRefs)> {
+        let routed: Vec<(&Decision, &RoutedNotice, Told)> = decisions
+            .taps
+            .iter()
+            .flat_map(|decision| decisions.notices_of(decision).iter().map(move |routed| (decision, routed)))
+            .map(|(decision, routed)| (decision, routed, Told::by(decision)))
+            .collect();
+        let pupils = self.index.pupil_ids(routed.iter().map(|(.., told)| told.pupil), &mut room.by_pupil);
+        let guardians = self
+            .index
+            .guardian_ids(routed.iter().map(|(_, routed, _)| routed.guardian), &mut room.by_guardian);
+        routed.into_iter().zip(pupils).zip(guardians).map(|(((decision, routed, told), pupil), guardian)| {
+            let order = routed.order.map(|order| self.index.order_id(order));
+            let refs = NoticeRefs { pupil: told.pupil, guardian: routed.guardian, place: told.place };
+            (self.named(decision, routed, told, (pupil, guardian, order)), refs)
+        })
+    }
+
+    fn named(
+        &self,
+        decision: &Decision,
+        routed: &RoutedNotice,
+        told: Told,
+        (pupil, guardian, order): (PupilId, GuardianId, Option<OrderId>),
+    ) -> Notice {
+        let position = LogPosition { partition: self.partition, offset: decision.offset };
+        // The view may be older than the pupil's school.
+        let place = self.places.get().school_id(told.place).cloned();
         Notice {
             id: NoticeId::derive(&self.log, position, &guardian, routed.channel),
             position,
-            kind: NoticeKind::from(passage),
+            kind: NoticeKind::from(told.passage),
             channel: routed.channel,
-            pupil: self.index.pupil_id(pupil),
+            pupil,
             guardian,
-            order: routed.order.map(|order| self.index.order_id(order)),
-            place: self.index.school_id(place),
+            order,
+            place: place.unwrap_or_else(|| self.index.school_id(told.place)),
             at: decision.at,
             day: self.term.day_of(decision.at),
             received: decision.received,
             deadline: decision.at.plus(self.term.useful_for),
         }
+    }
+}
+
+/// Room for naming the notices of a batch; kept between batches.
+#[derive(Default, Debug)]
+pub(crate) struct NamingRoom {
+    by_pupil: Groups<usize>,
+    by_guardian: Groups<usize>,
+}
+
+/// What the notices of one decision tell.
+#[derive(Clone, Copy)]
+struct Told {
+    passage: Passage,
+    pupil: PupilRef,
+    place: SchoolRef,
+}
+
+impl Told {
+    fn by(decision: &Decision) -> Self {
+        let (Outcome::Passage(passage), Some(pupil), Some(place)) =
+            (decision.outcome, decision.pupil, decision.place)
+        else {
+            panic!("only a passage has notices");
+        };
+        Self { passage, pupil, place }
     }
 }

@@ -1,6 +1,7 @@
 //! What a lane does where its limiter, its window or its queue does not do what it should.
 
 use super::*;
+use crate::invariants::Invariant;
 use crate::notice::NoticeKind;
 use crate::runtime::holdings::Holdings;
 use crate::runtime::lane_fixture::{BURST, INTERVAL, LaneFixture};

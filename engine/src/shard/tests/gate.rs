@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::index::RegistryIndex;
 use crate::ports::tap_log::TapRecord;
 use crate::registry::Entry;
-use crate::shard::{Decision, Decisions, NoticeStart, Shard};
+use crate::shard::{Decision, Decisions, NamingRoom, NoticeStart, Shard};
 use crate::tap::Outcome;
 use crate::term::Term;
 use crate::testing::registry::changes;
@@ -101,6 +101,7 @@ impl Gate {
 
     /// `decision` in words: the outcome, then each notice as `guardian/channel[/order][/expired]`.
     pub(super) fn told(&self, decision: &Decision, decisions: &Decisions) -> String {
+        self.names_alike_alone_and_together(decisions);
         let mut told = match decision.outcome {
             Outcome::Rejected(reason) => reason.name().to_owned(),
             Outcome::Passage(passage) => passage.name().to_owned(),
@@ -117,6 +118,16 @@ impl Gate {
             }
         }
         told
+    }
+
+    /// The notices of a batch are named all at once; so they must be called as each alone.
+    fn names_alike_alone_and_together(&self, decisions: &Decisions) {
+        let mut room = NamingRoom::default();
+        let together = self.shard.notices(decisions, &mut room).map(|(notice, _)| notice);
+        let alone = decisions.taps.iter().flat_map(|decision| {
+            decisions.notices_of(decision).iter().map(|routed| self.shard.notice(decision, routed))
+        });
+        assert!(together.eq(alone));
     }
 
     /// Decides each line on the left and compares with what is on its right.
