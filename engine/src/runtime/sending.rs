@@ -417,13 +417,15 @@ async fn is_told_by_its_claim(context: &LaneContext, item: &Pending) -> bool {
 }
 
 /// Moves a claim on, trying again until the store has it: an answer that is known must not be forgotten. Losing the
-/// compare-and-set is no error: a successor took the claim over, and the entry was written all the same.
+/// compare-and-set is no error: a successor took the claim over, and the entry was written all the same, unless it is an end
+/// and comes too late.
 async fn advance(context: &LaneContext, item: &Pending, moved: &Claim, entry: Option<&LedgerEntry>) {
     let Some(claim) = &item.claim else { return };
     let _settling = context.settling.of(item.notice.id).await;
     let overtaken = match entry {
-        // A receipt may have ended the doubt meanwhile, or another process that gave it up.
-        Some(end) if item.in_doubt && end.event.is_end() => {
+        // A receipt may have ended the doubt meanwhile, or a successor that gave it up: a refusal may be long in coming to a
+        // process that slept.
+        Some(end) if end.event == Event::Failed || (item.in_doubt && end.event.is_end()) => {
             settling::is_overtaken(&context.status, &*context.ledger, end).await
         }
         _ => false,
