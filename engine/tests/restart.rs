@@ -256,8 +256,9 @@ async fn an_end_that_a_crash_kept_from_the_ledger_is_written_as_it_was() {
     }
 }
 
-/// The process had written to its claim what the gateway called the message, and died before the entry was written. Past its
-/// deadline the next process called the notice *expired*; its parent had read it. A simulated day found it (seed 4454).
+/// A sleeping process woke up and wrote down that the gateway had taken the message, after the next owner had read the entries and
+/// before it read the claim. Past its deadline that one called the notice *expired*; its parent had read it. A simulated day found
+/// it (seed 4454).
 #[tokio::test(start_paused = true)]
 async fn what_was_submitted_does_not_expire_for_want_of_its_entry() {
     for useful_still in [true, false] {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,6 +69,46 @@ fn recipient(index: &RegistryIndex, notice: &Notice, now: i64) -> Result<Recipie
         assert_eq!(in_batch[1], index.recipient(&by_app, instant(now)));
     }
     alone
+}
+
+/// Every notice of a batch goes to its own guardian: some are protected, some unbound, some have no phone.
+#[test]
+fn each_of_a_batch_goes_where_it_goes_alone() {
+    let index = index();
+    let mut notices = Vec::new();
+    for number in 0..100_u32 {
+        let (child, parent) = (format!("C{}", number / 2), format!("T{}", number.wrapping_mul(37) % 101));
+        let Entry::Guardian(known) = guardian(&parent) else { unreachable!() };
+        let Entry::Pupil(named) = pupil(&child, "S1") else { unreachable!() };
+        let phone = if number % 7 == 0 { String::new() } else { format!("09{number:08}") };
+        let mut entries = vec![
+            Entry::Pupil(Pupil { name: Personal::new(&format!("王{}", number / 2)), ..named }),
+            Entry::Guardian(Guardian { phone: Personal::new(&phone), ..known }),
+            protection(&parent, &child, number % 5 == 0),
+        ];
+        if number % 11 != 0 {
+            entries.push(binding(&parent, &child, ALWAYS));
+        }
+        apply(&index, Timestamp::MIN, entries);
+        notices.push(Notice {
+            pupil: PupilId::new(&child).unwrap(),
+            guardian: GuardianId::new(&parent).unwrap(),
+            ..notice(Channel::Sms)
+        });
+    }
+    // An order that is neither that of the registry nor sorted.
+    notices.sort_by_key(|notice| notice.guardian.as_str().bytes().rev().collect::<Vec<u8>>());
+
+    let refs = |notice| index.refs_of(notice).unwrap();
+    let asked: Vec<RecipientQuestion> = notices
+        .iter()
+        .map(|notice| RecipientQuestion { refs: refs(notice), channel: notice.channel })
+        .collect();
+    let in_batch = index.recipients(&asked, instant(0), &mut RecipientRoom::default());
+    let alone: Vec<_> = notices.iter().map(|notice| index.recipient(notice, instant(0))).collect();
+    assert_eq!(in_batch, alone);
+    let phones: BTreeSet<&str> = alone.iter().flatten().map(|recipient| recipient.address.expose()).collect();
+    assert!(phones.len() > 50 && alone.iter().any(Result::is_err), "{phones:?}");
 }
 
 fn suppressed(index: &RegistryIndex, now: i64) -> Option<&'static str> {

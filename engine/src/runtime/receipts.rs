@@ -166,7 +166,7 @@ enum Standing<'a> {
     Matches(&'a LedgerEntry),
 }
 
-/// A receipt is believed when its gateway's id is one that the gateway gave us for this notice, or when some attempt has
+/// A receipt is believed when its gateway's id is one that the gateway gave us for this notice, or when the last attempt has
 /// no id yet (its answer is under way, or was lost) so that the id may be that attempt's.
 fn standing<'a>(entries: &'a [LedgerEntry], receipt: &Receipt) -> Standing<'a> {
     let of_lane = |entry: &&LedgerEntry| entry.gateway.as_ref() == Some(&receipt.lane);
@@ -174,17 +174,11 @@ fn standing<'a>(entries: &'a [LedgerEntry], receipt: &Receipt) -> Standing<'a> {
     if let Some(submitted) = entries.iter().filter(of_lane).find(has_id) {
         return Standing::Matches(submitted);
     }
-    let mut claims = entries.iter().filter(of_lane).filter(|entry| entry.event == Event::Claimed).peekable();
-    if claims.peek().is_none() {
-        return Standing::Unknown;
-    }
-    // The last one: those before it were refused.
-    let unanswered = claims
-        .filter(|claim| {
-            !entries.iter().any(|entry| entry.attempt == claim.attempt && entry.event == Event::Submitted)
-        })
-        .max_by_key(|claim| claim.attempt);
-    unanswered.map_or(Standing::Contradicted, Standing::Matches)
+    let claims = entries.iter().filter(of_lane).filter(|entry| entry.event == Event::Claimed);
+    let Some(last) = claims.max_by_key(|claim| claim.attempt) else { return Standing::Unknown };
+    let is_answered =
+        entries.iter().any(|entry| entry.attempt == last.attempt && entry.event == Event::Submitted);
+    if is_answered { Standing::Contradicted } else { Standing::Matches(last) }
 }
 
 async fn write(
@@ -240,7 +234,11 @@ mod tests {
             status: ReceiptStatus::Delivered,
             arrived: now,
         };
-        let entries = [claimed(1), claimed(2)];
+        let mut entries = vec![claimed(1), claimed(2)];
         assert!(matches!(standing(&entries, &receipt), Standing::Matches(of) if of.attempt == 2));
+
+        let answer = LedgerEntry::of(&item.notice, Event::Submitted, now).through(&lane, 2).known_as("#3");
+        entries.push(answer);
+        assert!(matches!(standing(&entries, &receipt), Standing::Contradicted), "the first was refused");
     }
 }

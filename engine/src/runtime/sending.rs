@@ -423,7 +423,7 @@ async fn advance(context: &LaneContext, item: &Pending, moved: &Claim, entry: Op
     let Some(claim) = &item.claim else { return };
     let _settling = context.settling.of(item.notice.id).await;
     let overtaken = match entry {
-        // A receipt may have ended the doubt meanwhile, or a successor that gave it up: a refusal may be long in coming to a
+        // A receipt may have ended the doubt meanwhile, or a successor has settled it: a refusal may be long in coming to a
         // process that slept.
         Some(end) if end.event == Event::Failed || (item.in_doubt && end.event.is_end()) => {
             settling::is_overtaken(&context.status, &*context.ledger, end).await

@@ -2,7 +2,8 @@
 //!
 //! Receipts, a lane that gives an attempt in doubt up, and the poller that gives a receipt up can all want to end one
 //! notice. Each looks first whether it has ended, and looks and writes under the notice's lock, so that a *failed* is never
-//! written after a *delivered* (N1). Only a partition's owner settles its notices, so a lock within the process serves.
+//! written after a *delivered* (N1). A former owner that slept may still write what its gateway answered: between processes only
+//! that look protects, and that the store keeps the first of two entries of one name.
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -35,12 +36,14 @@ impl Settling {
     }
 }
 
-/// Whether the ledger has an end that `end` does not overturn: only proof of success overturns, and only what is none.
+/// Whether the ledger says of the notice what `end`, which a lane has decided, does not overturn: that it has ended, or that the
+/// gateway has taken it, so that its receipt says how it ends (an end that is written meanwhile would keep everybody from
+/// asking for the receipt). Only proof of success overturns, and only what is none.
 pub(crate) async fn is_overtaken(status: &Status, ledger: &dyn Ledger, end: &LedgerEntry) -> bool {
     let known = retrying(status, "ledger", || ledger.entries_of(end.position, end.notice)).await;
     status.watch().check_history(end.position, known.iter().map(|known| known.event));
     let overturns = |known: Event| end.event.is_success() && !known.is_success();
-    known.iter().any(|known| known.event.is_end() && !overturns(known.event))
+    known.iter().any(|known| known.event.settles() && !overturns(known.event))
 }
 
 /// Writes an end, unless it [is overtaken](is_overtaken). Only under the lock of the notice. Tries again until the ledger

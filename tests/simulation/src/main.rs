@@ -172,6 +172,11 @@ fn report(run: &Run, arguments: &Arguments, plan: &Plan, took: Duration) -> Exit
         took.as_secs_f64(),
         run.failures.len()
     );
+    if !run.failures.is_empty() {
+        let mut failed: Vec<u64> = run.failures.iter().map(|failure| failure.seed).collect();
+        failed.sort_unstable();
+        println!("failed: {failed:?}");
+    }
     // Whoever leaves something out asks for less.
     let is_whole = *plan == Plan::of(plan.seed);
     let untested = if is_whole { run.coverage.never_reached(run.seeds) } else { Vec::new() };
