@@ -1,6 +1,5 @@
 //! An SMS lane of a process that may send, with one guardian whom it may tell: for tests of what a lane does.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::settling::Settling;
 use super::status::Status;
 use super::tenure::Tenure;
 use super::vitals::Vitals;
-use crate::ids::{GuardianId, LaneName, LogPosition, NoticeId, OrderId, PupilId, SchoolId};
+use crate::ids::{GuardianId, LogPosition, NoticeId, OrderId, PupilId, SchoolId};
 use crate::index::RegistryIndex;
 use crate::invariants::Invariant;
 use crate::ledger::OwnerToken;
@@ -22,7 +21,7 @@ use crate::shard::NoticeStart;
 use crate::template::Templates;
 use crate::term::Term;
 use crate::testing::fakes::{FakeGateway, FakeLedger, Faults, GatewayBehaviour};
-use crate::testing::registry as city;
+use crate::testing::{lane, registry as city};
 use crate::time::{Stretch, Timestamp};
 
 /// 2025-09-08T07:00+08:00, a Monday of the built-in term.
@@ -59,18 +58,12 @@ impl LaneFixture {
             index.apply(change);
         });
         let profile = LaneProfile {
-            name: LaneName::new("sms").expect("an identifier"),
-            channel: Channel::Sms,
             rate_per_s: 10,
             burst: BURST,
-            window: 2,
-            shared_by: NonZeroU32::MIN,
             batch_max: 10,
-            queue_max: 100,
-            submit_timeout: Duration::from_secs(10),
             gives_receipts,
             deduplicates_for: None,
-            poll_after: None,
+            ..lane::profile("sms", Channel::Sms)
         };
         let vitals = Arc::new(Vitals::new(Arc::clone(&clock)));
         vitals.registry_confirmed(clock.monotonic(), clock.now());

@@ -320,6 +320,7 @@ impl World {
 
     /// Runs the processes through the day, over as many misfortunes as the seed has, until all is at rest.
     pub(crate) async fn play(&self) -> Outcome {
+        self.journal.note(None, || format!("{:?}, {:?}", self.kind, self.themes));
         let outcome = Mutex::new(Outcome::default());
         let lives = join_all((0..self.processes).map(|place| self.lives(place, &outcome)));
         let at_rest = tokio::select! {
