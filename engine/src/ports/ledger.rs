@@ -63,8 +63,8 @@ pub trait Ledger: Send + Sync {
         entry: LedgerEntry,
     ) -> Result<ClaimVerdict, PortError>;
 
-    /// Moves an existing claim on by compare-and-set (submitted, refused, ended), appending `entries` whatever the row
-    /// holds: an outcome is a fact, also when somebody else has taken the claim over meanwhile.
+    /// Moves an existing claim on by compare-and-set (submitted, refused, ended), appending `entries` before it, whatever the
+    /// row holds: an outcome is a fact, also when somebody else has taken the claim over meanwhile.
     async fn advance(
         &self,
         expected: ClaimStamp,

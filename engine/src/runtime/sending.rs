@@ -176,15 +176,15 @@ async fn repaired(context: &LaneContext, item: &Pending, held: &Claim) -> bool {
     }
 }
 
-/// The claim says submitted, so the ledger must too: on a store without transactions across rows a crash can fall between
-/// the two.
+/// The claim says submitted, so the ledger must too. Entries are written before claims, so it does, and its former owner has
+/// counted it; what may be missing is what that one would have done next.
 async fn repair_submitted(context: &LaneContext, item: &Pending, held: &Claim, gateway_id: &str) {
     remember_id(context, &item.notice, gateway_id).await;
     let event = if context.connector.profile().gives_receipts { Event::Submitted } else { Event::Accepted };
     let entry = LedgerEntry::of(&item.notice, event, context.clock.now())
         .through(&held.lane, held.attempt)
         .known_as(gateway_id);
-    append(context, std::slice::from_ref(&entry)).await;
+    retrying(&context.status, "ledger", || context.ledger.append(vec![entry.clone()])).await;
     charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, &entry).await;
 }
 
@@ -379,15 +379,23 @@ async fn remember_id(context: &LaneContext, notice: &Notice, gateway_id: &str) {
 /// there was no time to take its predecessor's over; that stays as it is, so that nobody sends under it, but where it says
 /// what became of the notice, that counts.
 ///
-/// Such an end is decided here and no fact: where somebody else has taken the claim over meanwhile, nothing is written, and
-/// the answer is `Err`: whose notice it is by now, the lane finds out.
+/// Such an end is decided here and no fact. Where somebody else has taken the claim over meanwhile, or has given it back
+/// unused, nothing is written, and the answer is `Err`: in doubt or not as is known now, for the lane to end it anew.
 pub(crate) async fn end_claim(
     context: Arc<LaneContext>,
-    item: Box<Pending>,
+    mut item: Box<Pending>,
     entry: LedgerEntry,
 ) -> Result<Box<Pending>, Box<Pending>> {
-    if item.claim.is_none() && is_told_by_its_claim(&context, &item).await {
-        return Ok(item);
+    if item.claim.is_none()
+        && let Some(held) = former_claim(&context, &item).await
+    {
+        if held.state == ClaimState::Refused {
+            item.in_doubt = false;
+            return Err(item);
+        }
+        if repaired(&context, &item, &held).await {
+            return Ok(item);
+        }
     }
     let _settling = context.settling.of(item.notice.id).await;
     if let Some(claim) = &item.claim {
@@ -398,6 +406,9 @@ pub(crate) async fn end_claim(
         })
         .await;
         if verdict != ClaimVerdict::Won {
+            item.claim = None;
+            item.expected = None;
+            item.in_doubt = true;
             return Err(item);
         }
     }
@@ -406,14 +417,11 @@ pub(crate) async fn end_claim(
     Ok(item)
 }
 
-/// Whether the claim of a former owner says what became of the notice; if so, the ledger does now too.
-async fn is_told_by_its_claim(context: &LaneContext, item: &Pending) -> bool {
+/// The claim of this very notice that a former owner has left.
+async fn former_claim(context: &LaneContext, item: &Pending) -> Option<Claim> {
     let key = ClaimKey::of(&context.term.name, &item.notice);
     let held = retrying(&context.status, "ledger", || context.ledger.claim_of(&key)).await;
-    match held.filter(|held| held.notice == item.notice.id) {
-        Some(held) => repaired(context, item, &held).await,
-        None => false,
-    }
+    held.filter(|held| held.notice == item.notice.id)
 }
 
 /// Moves a claim on, trying again until the store has it: an answer that is known must not be forgotten. Losing the

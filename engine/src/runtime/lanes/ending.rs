@@ -92,16 +92,11 @@ impl Lane {
         }
     }
 
-    /// A notice has ended, or its claim is somebody else's: then the notice is ended once more, if it is still ours.
+    /// A notice has ended, or its claim is not what it was taken for: then the notice is ended once more, if it is still ours.
     pub(super) fn take_end(&mut self, ended: Result<Box<Pending>, Box<Pending>>) {
         match ended {
             Ok(item) => item.settle(),
-            Err(mut item) if !item.tenure.has_ended() => {
-                item.claim = None;
-                item.expected = None;
-                item.in_doubt = true;
-                self.delay(item, LEDGER_RETRY);
-            }
+            Err(item) if !item.tenure.has_ended() => self.delay(item, LEDGER_RETRY),
             Err(_) => {}
         }
     }

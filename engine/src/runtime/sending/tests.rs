@@ -94,3 +94,26 @@ async fn a_refusal_that_comes_after_another_process_has_settled_the_notice_is_no
         assert!(entries.iter().all(|entry| entry.reason.is_none()));
     }
 }
+
+/// A process gave its claim back unused while the next owner held the notice for doubtful: it was called *unknown*, though nothing
+/// had left.
+#[tokio::test(start_paused = true)]
+async fn what_a_former_owner_has_given_back_meanwhile_is_in_doubt_no_more() {
+    let fixture = LaneFixture::new();
+    let context = Arc::clone(&fixture.context);
+    let mut item = fixture.pending(0, NoticeKind::Arrival);
+    item.in_doubt = true;
+    let open = Claim { owner: OwnerToken(9), ..wanted_claim(&context, &item) };
+    let claimed = LedgerEntry::of(&item.notice, Event::Claimed, open.claimed_at).through(&open.lane, 1);
+    context.ledger.claim(None, open.clone(), claimed).await.expect("a ledger without faults");
+    let refused = Claim { state: ClaimState::Refused, ..open.clone() };
+    context.ledger.advance(open.stamp(), refused, Vec::new()).await.expect("a ledger without faults");
+
+    let (position, notice) = (item.notice.position, item.notice.id);
+    let given_up = LedgerEntry::of(&item.notice, Event::Failed, context.clock.now()).because("unknown");
+    let again = end_claim(Arc::clone(&context), item, given_up).await.expect_err("to be ended anew");
+
+    assert!(!again.in_doubt);
+    let entries = context.ledger.entries_of(position, notice).await.expect("a ledger without faults");
+    assert!(entries.iter().all(|entry| entry.event == Event::Claimed), "{entries:?}");
+}
