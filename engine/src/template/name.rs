@@ -38,6 +38,10 @@ pub(super) fn cleaned(text: &str) -> Cow<'_, str> {
 fn is_clean(text: &str) -> bool {
     let mut may_have_space = false;
     for character in text.chars() {
+        if is_plain(character) {
+            may_have_space = true;
+            continue;
+        }
         let is_space = character == ' ';
         if is_space && !may_have_space || !is_space && (character.is_whitespace() || !is_shown(character)) {
             return false;
@@ -45,6 +49,11 @@ fn is_clean(text: &str) -> bool {
         may_have_space = !is_space;
     }
     !text.ends_with(' ')
+}
+
+/// Whether a character is one of those that names are mostly made of; of these none is white space or hidden.
+fn is_plain(character: char) -> bool {
+    matches!(character, '!'..='~' | '\u{4e00}'..='\u{9fff}')
 }
 
 fn is_shown(character: char) -> bool {
@@ -210,6 +219,13 @@ mod tests {
         ] {
             assert_eq!(cut(text, units_max), expected, "{text} to {units_max}");
         }
+    }
+
+    #[test]
+    fn what_is_plain_is_shown_and_no_space() {
+        let plain = (char::MIN..=char::MAX).filter(|character| is_plain(*character));
+        assert!(plain.clone().count() > 20_000);
+        assert!(plain.clone().all(|character| is_shown(character) && !character.is_whitespace()));
     }
 
     proptest! {

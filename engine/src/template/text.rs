@@ -97,6 +97,8 @@ pub(super) struct Text {
     parts: Vec<Part>,
     /// UTF-16 units of all but name and place.
     fixed_units: usize,
+    /// Bytes of all but name and place.
+    fixed_bytes: usize,
 }
 
 impl Text {
@@ -105,7 +107,7 @@ impl Text {
         if template.chars().any(char::is_control) {
             return Err(TextError::Control);
         }
-        let mut text = Self { parts: Vec::new(), fixed_units: 0 };
+        let mut text = Self { parts: Vec::new(), fixed_units: 0, fixed_bytes: 0 };
         let mut rest = template;
         while let Some((literal, after)) = rest.split_once('{') {
             let (word, after) = after.split_once('}').ok_or(TextError::Placeholder)?;
@@ -120,6 +122,7 @@ impl Text {
         }
         text.add_literal(rest)?;
         text.fixed_units = text.parts.iter().map(Part::fixed_units).sum();
+        text.fixed_bytes = text.parts.iter().map(Part::fixed_bytes).sum();
         Ok(text)
     }
 
@@ -157,8 +160,8 @@ impl Text {
         name_units_min: usize,
     ) -> CompactString {
         let (name, place) = self.shortened(filling, units_max, name_units_min);
-        let fixed_bytes = self.parts.iter().map(Part::fixed_bytes).sum::<usize>();
-        let mut filled = CompactString::with_capacity(fixed_bytes + name.len() + place.len());
+        // A `String`, which grows in fewer steps than what it becomes in the end.
+        let mut filled = String::with_capacity(self.fixed_bytes + name.len() + place.len());
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => filled.push_str(literal),
@@ -168,7 +171,7 @@ impl Text {
                 Part::Filled(Placeholder::Place) => filled.push_str(&place),
             }
         }
-        filled
+        filled.into()
     }
 
     /// Name and place as far as there is room for them.
@@ -192,7 +195,7 @@ impl Text {
 }
 
 /// As `07:31`. By hand: every message has it, and the way through the formatter costs as much as all the rest.
-fn push_time(filled: &mut CompactString, minute_of_day: u16) {
+fn push_time(filled: &mut String, minute_of_day: u16) {
     let (hour, minute) = (minute_of_day / 60, minute_of_day % 60);
     let digit = |number: u16| char::from(b'0' + u8::try_from(number % 10).unwrap_or(0));
     filled.extend([digit(hour / 10), digit(hour), ':', digit(minute / 10), digit(minute)]);
