@@ -107,7 +107,8 @@ impl Entries {
 
     /// When each of `entries` is written: now, in their order.
     pub(super) fn stamp(&self, entries: Vec<LedgerEntry>) -> Vec<WrittenEntry> {
-        entries.into_iter().map(|entry| WrittenEntry { written: self.stamps.next(), entry }).collect()
+        let written = self.stamps.next_of(entries.len());
+        entries.into_iter().zip(written).map(|(entry, written)| WrittenEntry { written, entry }).collect()
     }
 
     /// Writes down where `entries` will be found. Harmless where they are never written.
@@ -153,9 +154,13 @@ impl Entries {
         let mut buckets: BTreeSet<DayBucket> = BTreeSet::new();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            for WrittenEntry { entry, .. } in entries {
+            let places = entries.iter().map(|WrittenEntry { entry, .. }| {
                 let LogPosition { partition, offset } = entry.position;
-                let place = DayBucket { day: entry.day, partition, bucket: bucket_of(offset) };
+                DayBucket { day: entry.day, partition, bucket: bucket_of(offset) }
+            });
+            let mut last = None;
+            for place in places.filter(|place| last.replace(*place) != Some(*place)) {
+                let partition = place.partition;
                 if !known.buckets.contains(&place) {
                     buckets.insert(place);
                 }

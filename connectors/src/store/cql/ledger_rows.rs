@@ -28,9 +28,22 @@ pub(super) struct Stamps {
 impl Stamps {
     /// Now, or just after the last one.
     pub(super) fn next(&self) -> Written {
+        self.take(1)
+    }
+
+    /// So many, one just after the other, from [`next`](Self::next) on.
+    pub(super) fn next_of(&self, count: usize) -> impl Iterator<Item = Written> {
+        let first = self.take(i64::try_from(count).unwrap_or(i64::MAX));
+        (first.us..).map(|us| Written { us })
+    }
+
+    /// The first of `count`.
+    fn take(&self, count: i64) -> Written {
         let now_us = jiff::Timestamp::now().as_microsecond();
-        let last_us = self.last_us.update(Ordering::Relaxed, Ordering::Relaxed, |last| now_us.max(last + 1));
-        Written { us: now_us.max(last_us + 1) }
+        let first_after = |last: i64| now_us.max(last.saturating_add(1));
+        let last_after = |last| first_after(last).saturating_add(count - 1);
+        let last_us = self.last_us.update(Ordering::Relaxed, Ordering::Relaxed, last_after);
+        Written { us: first_after(last_us) }
     }
 }
 
@@ -206,7 +219,9 @@ mod tests {
     fn stamps_rise_and_earlier_ones_win() {
         let stamps = Stamps::default();
         let (first, second) = (stamps.next(), stamps.next());
-        assert!(first < second);
+        let several: Vec<Written> = stamps.next_of(3).take(3).collect();
+        let rising = [vec![first, second], several, vec![stamps.next()]].concat();
+        assert!(rising.is_sorted_by(|one, next| one < next), "{rising:?}");
         let later = Written { us: first.us + 1_000 };
         assert!(later.first_wins() < first.first_wins());
         assert!((1..first.us).contains(&first.first_wins()), "in the past, and positive");
