@@ -21,9 +21,26 @@ use crate::ports::tap_log::TapLog;
 #[derive(Debug, Default)]
 pub(crate) struct KnownNotices {
     /// Settled: nothing is owed any more.
-    pub(crate) settled: HashSet<NoticeId>,
+    settled: HashSet<NoticeId>,
     /// Not settled, and a request may have left.
-    pub(crate) in_doubt: HashSet<NoticeId>,
+    in_doubt: HashSet<NoticeId>,
+}
+
+impl KnownNotices {
+    /// Whether `notice` was settled; it is forgotten with that.
+    pub(crate) fn take_settled(&mut self, notice: &NoticeId) -> bool {
+        take(&mut self.settled, notice)
+    }
+
+    /// Whether a request of `notice` may have left; it is forgotten with that.
+    pub(crate) fn take_in_doubt(&mut self, notice: &NoticeId) -> bool {
+        take(&mut self.in_doubt, notice)
+    }
+}
+
+/// Sooner or later a set is empty, and then nothing need be hashed.
+fn take(notices: &mut HashSet<NoticeId>, notice: &NoticeId) -> bool {
+    !notices.is_empty() && notices.remove(notice)
 }
 
 /// Puts `log` where `partition` must be read from. Returns the offset from which on records are decided; those before it

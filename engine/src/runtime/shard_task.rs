@@ -120,11 +120,11 @@ impl ShardTask {
             counts[outcome_place(decision.outcome)] += 1;
             let mut open = 0;
             for (routed, (notice, refs)) in decisions.notices_of(decision).iter().zip(notices.by_ref()) {
-                if self.known.settled.remove(&notice.id) {
+                if self.known.take_settled(&notice.id) {
                     continue;
                 }
                 open += 1;
-                let in_doubt = self.known.in_doubt.remove(&notice.id);
+                let in_doubt = self.known.take_in_doubt(&notice.id);
                 let item = Pending::new((notice, refs), routed.start, Arc::clone(&self.tenure), read_at);
                 pending.push(Box::new(if in_doubt { item.in_doubt() } else { item }));
             }
