@@ -39,6 +39,7 @@ mod shards;
 pub mod status;
 mod tasks;
 mod tenure;
+mod unsettled;
 pub mod vitals;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 //! Owns the answer to "up to where may be committed" (T3). Shared by the shard that decides and the lanes that settle; its
 //! lock is held for a few instructions and never across an await.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::unsettled::Unsettled;
 use crate::ids::LogPosition;
 use crate::invariants::{Invariant, Watch, predicates};
 use crate::ledger::OwnerToken;
@@ -19,8 +19,8 @@ use crate::ledger::OwnerToken;
 struct Progress {
     /// The first offset that is not decided yet.
     decided: u64,
-    /// Offsets with notices that are not settled, and how many.
-    unsettled: BTreeMap<u64, u32>,
+    /// Offsets with notices that are not settled.
+    unsettled: Unsettled,
     /// Notices ever opened, and how many of them are settled: an account that `unsettled` must agree with.
     opened: u64,
     settled: u64,
@@ -58,7 +58,7 @@ impl Tenure {
             watch,
             progress: Mutex::new(Progress {
                 decided: next,
-                unsettled: BTreeMap::new(),
+                unsettled: Unsettled::default(),
                 opened: 0,
                 settled: 0,
             }),
@@ -92,7 +92,7 @@ impl Tenure {
         let mut progress = self.progress();
         for (offset, notices) in unsettled.into_iter().filter(|(_, notices)| *notices > 0) {
             progress.opened += u64::from(notices);
-            progress.unsettled.insert(offset, notices);
+            progress.unsettled.open(offset, notices);
         }
         progress.decided = progress.decided.max(next);
     }
@@ -100,17 +100,7 @@ impl Tenure {
     /// One notice of the record at `offset` is settled.
     pub(crate) fn settle(&self, offset: u64) {
         let mut progress = self.progress();
-        let known = match progress.unsettled.get_mut(&offset) {
-            Some(1) => {
-                progress.unsettled.remove(&offset);
-                true
-            }
-            Some(notices) => {
-                *notices -= 1;
-                true
-            }
-            None => false,
-        };
+        let known = progress.unsettled.settle(offset);
         progress.settled += u64::from(known);
         drop(progress);
         self.watch.check(Invariant::N1, known, LogPosition { partition: self.partition, offset });
@@ -119,17 +109,17 @@ impl Tenure {
     /// Everything below this offset is settled: what may be committed.
     pub(crate) fn settled_prefix(&self) -> u64 {
         let progress = self.progress();
-        progress.unsettled.first_key_value().map_or(progress.decided, |(offset, _)| *offset)
+        progress.unsettled.first().unwrap_or(progress.decided)
     }
 
     /// Whether everything below `offset` is settled for all that this tenure knows, asked before it is committed (T3).
     pub(crate) fn may_commit(&self, offset: u64) -> bool {
         let progress = self.progress();
         // In the order of the offsets: the first says it for all.
-        let first_unsettled = progress.unsettled.keys().copied().take(1);
+        let first_unsettled = progress.unsettled.first();
         let is_settled = offset <= progress.decided
             && predicates::nothing_unsettled_below(offset, first_unsettled)
-            && predicates::accounts_agree(progress.opened, progress.settled, progress.unsettled.len());
+            && predicates::accounts_agree(progress.opened, progress.settled, progress.unsettled.offsets());
         drop(progress);
         self.watch.check(Invariant::T3, is_settled, LogPosition { partition: self.partition, offset })
     }
