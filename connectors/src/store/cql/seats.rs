@@ -19,8 +19,12 @@ use super::session::{CqlSession, Read, Swap};
 const POOL: &str = "gateways";
 /// What the store may cut off a lease by counting whole seconds and by its nodes' clocks being apart.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// More processes than anybody would start; each looks at every seat when it takes one.
+/// More processes than anybody would start.
 const SEATS_MAX: u32 = 1_000;
+/// Seats that are looked at when one is taken, also where there are fewer: somebody may share by another number.
+const LOOKED_AT_MIN: i32 = 64;
+/// Bytes of a holder that are its name; after them comes the number of seats by which it shares.
+const NAME_LEN: usize = 16;
 
 /// One process's way to the seats of a keyspace.
 #[derive(Debug)]
@@ -29,8 +33,8 @@ pub struct CqlSeats {
     pool: String,
     seats: i32,
     lease_s: i32,
-    /// Nobody else's: a process that starts again is another one.
-    owner: [u8; 16],
+    /// Nobody else's name, since a process that starts again is another one, and `seats`.
+    owner: [u8; NAME_LEN + 4],
     held: Mutex<Option<i32>>,
     take: Swap,
     renew: Swap,
@@ -52,8 +56,10 @@ impl CqlSeats {
     ) -> Result<Self, PortError> {
         let seats = i32::try_from(processes_max.min(SEATS_MAX)).expect("at most a thousand");
         let lease_s = i32::try_from(lease.as_secs()).expect("some seconds");
-        let mut owner = [0; 16];
-        getrandom::fill(&mut owner).map_err(store_error)?;
+        let mut owner = [0; NAME_LEN + 4];
+        let (name, shared_by) = owner.split_at_mut(NAME_LEN);
+        getrandom::fill(name).map_err(store_error)?;
+        shared_by.copy_from_slice(&seats.to_be_bytes());
         let take = session.prepare_swap(
             "INSERT INTO keyspace.seats (pool, seat, owner) VALUES (?, ?, ?) IF NOT EXISTS USING TTL ?",
         );
@@ -83,26 +89,55 @@ impl CqlSeats {
         self.session.swap(&self.renew, values).await
     }
 
+    /// Who holds which seat.
+    async fn owners(&self) -> Result<Vec<(i32, Option<Vec<u8>>)>, PortError> {
+        try_join_all((0..self.seats.max(LOOKED_AT_MIN)).map(async |seat| {
+            let row: Option<(Option<Vec<u8>>,)> = self.session.row(&self.select, (&self.pool, seat)).await?;
+            Ok((seat, row.and_then(|(owner,)| owner)))
+        }))
+        .await
+    }
+
+    /// An error where somebody shares by another number: their shares and ours could be more than the whole (L1).
+    fn check_shares(&self, owners: &[(i32, Option<Vec<u8>>)]) -> Result<(), PortError> {
+        let shared_by = |owner: &[u8]| Some(i32::from_be_bytes(owner.get(NAME_LEN..)?.try_into().ok()?));
+        let others = owners.iter().filter_map(|(_, owner)| shared_by(owner.as_deref()?));
+        match others.into_iter().find(|seats| *seats != self.seats) {
+            None => Ok(()),
+            Some(seats) => Err(store_error(format_args!(
+                "processes_max is {} here and {seats} in a process that runs: the gateways' rates are shared by one number; \
+                 stop all processes, then start them with the same one",
+                self.seats
+            ))),
+        }
+    }
+
     /// Takes a seat that is free, if any.
     async fn take(&self) -> Result<Option<i32>, PortError> {
-        let owners: Vec<(i32, Option<Vec<u8>>)> = try_join_all((0..self.seats).map(async |seat| {
-            let row: Option<(Option<Vec<u8>>,)> = self.session.row(&self.select, (&self.pool, seat)).await?;
-            Ok::<_, PortError>((seat, row.and_then(|(owner,)| owner)))
-        }))
-        .await?;
+        let owners = self.owners().await?;
+        self.check_shares(&owners)?;
         // Taken by a call of ours whose answer was lost.
         if let Some((seat, _)) = owners.iter().find(|(_, owner)| owner.as_deref() == Some(&self.owner))
             && self.renew(*seat).await?
         {
             return Ok(Some(*seat));
         }
-        let free: Vec<i32> =
-            owners.into_iter().filter(|(_, owner)| owner.is_none()).map(|(seat, _)| seat).collect();
+        let free: Vec<i32> = owners
+            .into_iter()
+            .filter(|(seat, owner)| *seat < self.seats && owner.is_none())
+            .map(|(seat, _)| seat)
+            .collect();
         // Each process begins elsewhere, so that those that start together seldom try the same one.
         let start = usize::from(self.owner[0]) % free.len().max(1);
         for seat in free.iter().cycle().skip(start).take(free.len()) {
             let values = (&self.pool, *seat, self.owner, self.lease_s);
             if self.session.swap(&self.take, values).await? {
+                // Once more, since another may have come at the same time: one of the two sees both.
+                let owners = self.owners().await?;
+                if let Err(other_number) = self.check_shares(&owners) {
+                    self.session.swap(&self.leave, (&self.pool, *seat, self.owner)).await?;
+                    return Err(other_number);
+                }
                 return Ok(Some(*seat));
             }
         }
@@ -214,6 +249,21 @@ mod tests {
         assert!(!sleeper.hold().await.unwrap(), "and there is no other seat");
         sleeper.leave().await.unwrap();
         assert_eq!(holders_reach(&all, 1).await.len(), 3, "leaving took nobody's seat away");
+    }
+
+    #[tokio::test]
+    async fn who_shares_by_another_number_gets_no_seat_while_others_hold_one() {
+        let (session, pool) = (fixture::session().await, fixture::unique());
+        let of = |seats| CqlSeats::in_pool(Arc::clone(&session), &pool, seats, SEAT_LAPSES_AFTER + WAIT_MAX);
+        let (three, four) = (of(3).await.unwrap(), of(4).await.unwrap());
+        assert!(three.hold().await.unwrap());
+        let refused = four.hold().await.unwrap_err().to_string();
+        assert!(refused.contains("processes_max is 4 here and 3 in a process that runs"), "{refused}");
+
+        three.leave().await.unwrap();
+        assert!(four.hold().await.unwrap());
+        let refused = three.hold().await.unwrap_err().to_string();
+        assert!(refused.contains("processes_max is 3 here and 4 in a process that runs"), "{refused}");
     }
 
     #[tokio::test]
