@@ -19,7 +19,7 @@ pub struct RejectedRecord {
     pub received: Timestamp,
     /// Why it is rejected.
     pub reason: RejectReason,
-    /// The record, untouched.
+    /// The record, untouched; of one that is oversize by far the beginning.
     pub value: Bytes,
 }
 
@@ -47,7 +47,7 @@ pub struct RejectedSummary {
     pub received: Timestamp,
     /// Why it is rejected.
     pub reason: RejectReason,
-    /// How long it is.
+    /// How long it is, as far as it is kept.
     pub len_bytes: usize,
 }
 

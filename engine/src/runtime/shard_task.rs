@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -183,9 +184,21 @@ fn rejection(record: &TapRecord, reason: RejectReason, tenure: &Arc<Tenure>) -> 
         position: LogPosition { partition: tenure.partition(), offset: record.offset },
         received: record.received,
         reason,
-        value: record.value.clone(),
+        value: kept(&record.value),
     };
     Rejection { record, tenure: Arc::clone(tenure) }
+}
+
+/// So much of a rejected record is kept, in bytes. One that is longer is oversize, of use to nobody as a whole, and could be
+/// more than the rejected log takes; it stays in the tap log for as long as the taps do.
+const KEPT_LEN_MAX: usize = 64 * 1024;
+
+fn kept(value: &Bytes) -> Bytes {
+    match value.get(..KEPT_LEN_MAX) {
+        // A copy, so that the rest need not wait with it.
+        Some(kept) => Bytes::copy_from_slice(kept),
+        None => value.clone(),
+    }
 }
 
 /// What must hold of a batch that was decided: one decision for each record read (T1), none of them for a record below
@@ -208,6 +221,16 @@ fn outcome_place(outcome: Outcome) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_rejected_record_no_more_is_kept_than_any_rejected_log_takes() {
+        for (len, kept_len) in
+            [(0, 0), (5_000, 5_000), (KEPT_LEN_MAX, KEPT_LEN_MAX), (1_048_576, KEPT_LEN_MAX)]
+        {
+            let value = Bytes::from_iter((0..=u8::MAX).cycle().take(len));
+            assert_eq!(kept(&value), value[..kept_len], "{len} bytes");
+        }
+    }
 
     #[test]
     fn a_record_left_out_and_a_record_decided_again_are_counted() {

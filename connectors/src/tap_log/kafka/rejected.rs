@@ -1,6 +1,6 @@
 //! The rejected log on Kafka: a topic beside the taps', of one partition.
 //!
-//! A record's key is its place in the tap log, its value is what the rejected record held, untouched; the reason, the place
+//! A record's key is its place in the tap log, its value is what is kept of the rejected record; the reason, the place
 //! and the time of receipt are headers, so that any Kafka tool shows them. Reading is for somebody who looks: it goes
 //! through the topic.
 
