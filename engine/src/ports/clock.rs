@@ -31,14 +31,22 @@ pub trait Clock: Send + Sync + Debug {
 /// The machine's clocks.
 #[derive(Debug)]
 pub struct SystemClock {
-    origin: std::time::Instant,
+    origin: Duration,
 }
 
 impl SystemClock {
     /// Starts the monotonic clock at zero.
     pub fn new() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self { origin: since_boot() }
     }
+}
+
+/// Real time since the machine was started. Also that in which it was suspended, which `std::time::Instant` leaves out:
+/// what was confirmed before is no longer fresh after.
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
 impl Default for SystemClock {
@@ -53,7 +61,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        since_boot().saturating_sub(self.origin)
     }
 }
 
