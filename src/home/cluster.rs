@@ -22,7 +22,7 @@ use gatebell_connectors::store::cql::message_ids::CqlMessageIds;
 use gatebell_connectors::store::cql::offsets::CqlOffsets;
 use gatebell_connectors::store::cql::process_reports::CqlProcessReports;
 use gatebell_connectors::store::cql::receipt_progress::CqlReceiptProgress;
-use gatebell_connectors::store::cql::schema::migrate;
+use gatebell_connectors::store::cql::schema::{self, migrate};
 use gatebell_connectors::store::cql::seats::CqlSeats;
 use gatebell_connectors::store::cql::session::CqlSession;
 use gatebell_connectors::store::cql::settings::{CqlCredentials, CqlSettings, CqlTimeouts};
@@ -129,16 +129,18 @@ impl SharedCity {
         clock: CityClock,
     ) -> anyhow::Result<Prepared> {
         let runtime = StoreRuntime::start()?;
-        let migration = runtime.block_on(migrate(&cql_settings(&configured.scylla)?))?;
+        let cql = cql_settings(&configured.scylla)?;
+        let is_in_use = runtime.block_on(schema::version(&cql))? > 0;
         let mut keys = Vec::new();
         let mut make = |source: &SecretSource, make: &dyn Fn(&Path) -> anyhow::Result<()>| {
             let SecretSource::File(file) = source else { return anyhow::Ok(()) };
             if file.exists() {
                 return Ok(());
             }
-            if migration.from > 0 {
+            if is_in_use {
                 bail!(
-                    "there is no key file {}, and the keyspace {} is in use: copy the file from a machine that has it",
+                    "there is no key file {0}, and the keyspace {1} is in use: copy the file from a machine that has it; \
+                     a key for callbacks that no machine has yet is made by: (umask 077; openssl rand -hex 32 > {0})",
                     file.display(),
                     configured.scylla.keyspace
                 );
@@ -156,6 +158,8 @@ impl SharedCity {
         for source in configuration.gateways.iter().filter_map(|gateway| gateway.callback_key.as_ref()) {
             make(source, &|file| make_callback_key(file))?;
         }
+        // After the keys: what cannot make them must leave an empty keyspace, or it would never make them again.
+        let migration = runtime.block_on(migrate(&cql))?;
         runtime.block_on(kafka::prepare_topics(&kafka_settings(&configured.kafka, clock)?))?;
         Ok(Prepared { schema_from: migration.from, schema_to: migration.to, keys })
     }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use gatebell_gateway_sim::GatewaySim;
@@ -15,7 +17,7 @@ use crate::front::Front;
 use crate::kills::Kills;
 use crate::morning::{Reported, morning, morning_until};
 use crate::owners::{self, WithoutOwner};
-use crate::process::{Serving, Shared, Station};
+use crate::process::{Serving, Shared, Station, printed};
 use crate::servers::{OwnServers, Servers};
 use crate::{entries, gentle, simulator, tell};
 
@@ -244,6 +246,27 @@ async fn a_broker_and_a_store_that_crash_under_load_lose_and_double_nothing() {
     assert_accounts_equal("crashes of broker and store", company, PUPILS, &reported).await;
 }
 
+/// What could not be made leaves no keyspace behind that would be taken for one in use, whose keys are elsewhere.
+#[tokio::test]
+async fn a_key_that_could_not_be_made_is_made_by_the_next_migration() {
+    let shared = Shared {
+        servers: Servers::Common,
+        callbacks: SocketAddr::from(([127, 0, 0, 1], 9)),
+        processes_max: 1,
+        session_timeout: SESSION_TIMEOUT,
+    };
+    let station = Station::about_to_share(1, &simulator(gentle()).await, &shared);
+    let contact_key = station.configuration.with_file_name("contact.key");
+    symlink("no/such/folder", &contact_key).unwrap();
+    let failed = station.gatebell(&["store", "migrate"]);
+    assert!(!failed.status.success(), "{}", printed(&failed));
+    assert!(!printed(&failed).contains("is in use"), "{}", printed(&failed));
+
+    fs::remove_file(&contact_key).unwrap();
+    let migrated = station.gatebell(&["store", "migrate"]);
+    assert!(migrated.status.success(), "{}", printed(&migrated));
+}
+
 /// Protects a guardian while three processes run: the command returns when all of them know.
 #[tokio::test]
 async fn a_protection_holds_in_every_process_when_the_command_returns() {
@@ -256,7 +279,7 @@ async fn a_protection_holds_in_every_process_when_the_command_returns() {
         serving.until_ready("readiness", |status, _| status == 200).await;
     }
     let protected = company.station().gatebell(&["protect", "G3", "P3"]);
-    assert!(protected.status.success(), "{}", crate::process::printed(&protected));
+    assert!(protected.status.success(), "{}", printed(&protected));
     let url = format!("http://{}/v1/taps", company.taps.address);
     morning(url, company.station().token.clone(), PUPILS, Duration::from_secs(1)).await;
     let ledger = company

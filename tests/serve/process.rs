@@ -125,6 +125,20 @@ impl Station {
 
     /// As [`Station::of`], in topics and a keyspace of its own, with room for other processes beside it.
     pub(crate) fn sharing(pupils: usize, sim: &GatewaySim, shared: &Shared) -> Self {
+        let mut station = Self::about_to_share(pupils, sim, shared);
+        for command in [
+            ["store", "migrate"].as_slice(),
+            &["import", "--made-up", station.town.directory.to_str().unwrap()],
+        ] {
+            let done = station.gatebell(command);
+            assert!(done.status.success(), "{}", printed(&done));
+        }
+        station.token = station.new_token(&[]);
+        station
+    }
+
+    /// As [`Station::sharing`], but neither keyspace nor keys are made yet.
+    pub(crate) fn about_to_share(pupils: usize, sim: &GatewaySim, shared: &Shared) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let town = Town::of(pupils, folder.path());
         let configuration = folder.path().join("gatebell.toml");
@@ -135,16 +149,7 @@ impl Station {
         );
         let text = configuration_of(sim, &town, &callback_url, &[("gateway", gateway.as_str())]);
         fs::write(&configuration, text + &shared.tables(folder.path())).unwrap();
-        let mut station = Self::on(folder, town, configuration);
-        for command in [
-            ["store", "migrate"].as_slice(),
-            &["import", "--made-up", station.town.directory.to_str().unwrap()],
-        ] {
-            let done = station.gatebell(command);
-            assert!(done.status.success(), "{}", printed(&done));
-        }
-        station.token = station.new_token(&[]);
-        station
+        Self::on(folder, town, configuration)
     }
 
     fn on(folder: tempfile::TempDir, town: Town, configuration: PathBuf) -> Self {

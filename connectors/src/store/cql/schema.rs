@@ -54,6 +54,11 @@ pub struct Migration {
     pub to: i32,
 }
 
+/// The version of the keyspace of `settings`; 0 where nothing is there.
+pub async fn version(settings: &CqlSettings) -> Result<i32, PortError> {
+    applied_version(&connect(settings).await?, &settings.keyspace).await
+}
+
 /// Creates the keyspace of `settings` if it is missing, and brings its schema to this program's version. Running it again,
 /// or twice at once, changes nothing more.
 pub async fn migrate(settings: &CqlSettings) -> Result<Migration, PortError> {
@@ -127,7 +132,7 @@ async fn applied_version(driver: &Session, keyspace: &str) -> Result<i32, PortEr
         in_keyspace("SELECT version, state FROM keyspace.schema_versions WHERE part = 'store'", keyspace);
     let found = match run(driver, &select, STATEMENT_TIMEOUT).await {
         Ok(found) => found,
-        // The keyspace is there, and nothing in it.
+        // Nothing is in the keyspace, or there is none.
         Err(error) if error::db_error(&error) == Some(&DbError::Invalid) => return Ok(0),
         Err(error) => return Err(error::execution(&error)),
     };
