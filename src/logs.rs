@@ -16,6 +16,9 @@ use crate::config::LogFormat;
 
 /// What our own modules' names begin with.
 const OWN: &str = "gatebell";
+/// Says of each consumer that has left its group, when it is dropped, that it cannot leave once more: an error at every
+/// clean stop, and the only one that this module of the Kafka client has.
+const CONSUMER_DROPPED: &str = "rdkafka::consumer::base_consumer";
 /// Sets the filter; goes before the configuration.
 pub(crate) const LEVEL_VARIABLE: &str = "GATEBELL_LOG";
 
@@ -57,7 +60,8 @@ pub(crate) fn is_filter(text: &str) -> bool {
 }
 
 fn may_be_logged(event: &Metadata<'_>) -> bool {
-    event.target().starts_with(OWN) || *event.level() <= Level::WARN
+    let (target, level) = (event.target(), *event.level());
+    target.starts_with(OWN) || level <= Level::WARN && (target, level) != (CONSUMER_DROPPED, Level::ERROR)
 }
 
 #[cfg(test)]
