@@ -51,13 +51,22 @@ async fn taps_stamped_by_their_producers_are_only_for_made_up_cities() {
 async fn unfit_topics_are_refused_with_what_to_do() {
     type Topic = fn(&KafkaSettings) -> String;
     type Config = &'static [(&'static str, &'static str)];
-    const TWO_DAYS: Config = &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "172800000")];
-    const COMPACTED: Config = &[("cleanup.policy", "compact")];
-    let unfit: [(Topic, i32, Config, &str); 4] = [
+    const STAMPED: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+    const COMPACTED: (&str, &str) = ("cleanup.policy", "compact");
+    const TWO_DAYS: (&str, &str) = ("min.compaction.lag.ms", "172800000");
+    let unfit: [(Topic, i32, Config, &str); 7] = [
         (KafkaSettings::receipts_topic, 3, &[], "kafka-topics.sh --alter --partitions"),
-        (KafkaSettings::receipts_topic, 4, COMPACTED, "cleanup.policy=delete"),
-        (KafkaSettings::registry_topic, 2, TWO_DAYS, "one partition"),
-        (KafkaSettings::registry_topic, 1, COMPACTED, "min.compaction.lag.ms=172800000"),
+        (KafkaSettings::receipts_topic, 4, &[COMPACTED], "cleanup.policy=delete"),
+        (KafkaSettings::rejected_topic, 1, &[COMPACTED], "cleanup.policy=delete"),
+        (KafkaSettings::registry_topic, 2, &[STAMPED, COMPACTED, TWO_DAYS], "one partition"),
+        (KafkaSettings::registry_topic, 1, &[STAMPED, COMPACTED], "min.compaction.lag.ms=172800000"),
+        (KafkaSettings::registry_topic, 1, &[COMPACTED, TWO_DAYS], "message.timestamp.type=LogAppendTime"),
+        (
+            KafkaSettings::taps_topic,
+            4,
+            &[STAMPED, ("retention.ms", "86400000")],
+            "--add-config retention.ms=",
+        ),
     ];
     for (topic, partitions, config, remedy) in unfit {
         let own = OwnTopics::new();

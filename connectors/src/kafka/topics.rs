@@ -6,9 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -28,6 +26,13 @@ const APPEND_TIME: &str = "LogAppendTime";
 const CREATE_TIME: &str = "CreateTime";
 const CLEANUP: &str = "cleanup.policy";
 const COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
+const RETENTION_MS: &str = "retention.ms";
+const IN_SYNC_MIN: &str = "min.insync.replicas";
+/// Copies from which on two of them must have a record before its sender is thanked: with fewer, one that is down would
+/// stop everything.
+const COPIES_FOR_TWO_IN_SYNC: u32 = 3;
+/// Decisions look at today and yesterday, and a start reads their taps again.
+const RETENTION_MIN: Duration = Duration::from_secs(3 * 86_400);
 
 /// What was found at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,24 +66,17 @@ pub async fn prepare_topics(settings: &KafkaSettings) -> Result<Cluster, KafkaSe
 pub async fn existing_topics(settings: &KafkaSettings) -> Result<Cluster, KafkaSetupError> {
     let found = look(settings).await?;
     let admin: AdminClient<TracingContext> = client(&settings.client()?)?;
-    let topics = [settings.taps_topic(), settings.registry_topic(), settings.receipts_topic()];
-    for (topic, partitions) in &found.partitions {
-        if partitions.is_none() {
-            return Err(KafkaSetupError::Missing { topic: topic.clone() });
-        }
+    if let Some((topic, _)) = found.topics.iter().find(|(_, shape)| shape.is_none()) {
+        return Err(KafkaSetupError::Missing { topic: topic.clone() });
     }
     let resources: Vec<ResourceSpecifier<'_>> =
-        topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        found.topics.iter().map(|(topic, _)| ResourceSpecifier::Topic(topic)).collect();
     let described =
         admin.describe_configs(&resources, &options()).await.map_err(|cause| no_answer(settings, &cause))?;
-    let configs = topics.iter().zip(described).map(|(topic, config)| {
-        config
-            .map(|config| (topic.as_str(), config))
-            .map_err(|cause| no_answer(settings, &format_args!("{topic}: {cause}")))
-    });
-    for config in configs {
-        let (topic, config) = config?;
-        check_config(settings, topic, &config)?;
+    for ((topic, shape), config) in found.topics.iter().zip(described) {
+        let config = config.map_err(|cause| no_answer(settings, &format_args!("{topic}: {cause}")))?;
+        let value = |name: &str| config.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+        check_config(settings, topic, shape.map_or(0, |shape| shape.copies), value)?;
     }
     check_partitions(settings, &found)
 }
@@ -86,18 +84,27 @@ pub async fn existing_topics(settings: &KafkaSettings) -> Result<Cluster, KafkaS
 /// What the brokers say of themselves and the topics.
 struct Found {
     cluster: String,
-    /// By topic; `None`: it is not there.
-    partitions: Vec<(String, Option<u32>)>,
+    /// By name; `None`: it is not there.
+    topics: Vec<(String, Option<Shape>)>,
+}
+
+/// A topic, as it lies on the brokers.
+#[derive(Clone, Copy)]
+struct Shape {
+    partitions: u32,
+    /// Of each partition; the fewest.
+    copies: u32,
 }
 
 impl Found {
     fn partitions_of(&self, topic: &str) -> u32 {
-        self.partitions.iter().find(|(name, _)| name == topic).and_then(|(_, count)| *count).unwrap_or(0)
+        let found = self.topics.iter().find(|(name, _)| name == topic);
+        found.and_then(|(_, shape)| *shape).map_or(0, |shape| shape.partitions)
     }
 }
 
 async fn look(settings: &KafkaSettings) -> Result<Found, KafkaSetupError> {
-    let topics = [
+    let names = [
         settings.taps_topic(),
         settings.rejected_topic(),
         settings.registry_topic(),
@@ -108,17 +115,21 @@ async fn look(settings: &KafkaSettings) -> Result<Found, KafkaSetupError> {
     let asked = settings.clone();
     let look = move || {
         let cluster = cluster_id(&asked, &consumer)?;
-        let mut partitions = Vec::new();
-        for topic in topics {
+        let mut topics = Vec::new();
+        for topic in names {
             let metadata = consumer
                 .fetch_metadata(Some(&topic), ANSWER_MAX)
                 .map_err(|cause| no_answer(&asked, &cause))?;
             let found =
                 metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-            let count = found.map(|found| u32::try_from(found.partitions().len()).unwrap_or(u32::MAX));
-            partitions.push((topic, count));
+            let count = |things: usize| u32::try_from(things).unwrap_or(u32::MAX);
+            let shape = found.map(|found| Shape {
+                partitions: count(found.partitions().len()),
+                copies: count(found.partitions().iter().map(|it| it.replicas().len()).min().unwrap_or(0)),
+            });
+            topics.push((topic, shape));
         }
-        Ok(Found { cluster, partitions })
+        Ok(Found { cluster, topics })
     };
     match tokio::task::spawn_blocking(look).await {
         Ok(found) => found,
@@ -157,7 +168,7 @@ async fn make_missing(settings: &KafkaSettings) -> Result<(), KafkaSetupError> {
         if settings.made_up_city { "-1".to_owned() } else { settings.retention.as_millis().to_string() };
     let compaction_lag_ms = COMPACTION_LAG.as_millis().to_string();
     let timestamps = if settings.made_up_city { CREATE_TIME } else { APPEND_TIME };
-    let in_sync_min = if settings.replication.get() >= 3 { "2" } else { "1" };
+    let in_sync_min = if settings.replication.get() >= COPIES_FOR_TWO_IN_SYNC { "2" } else { "1" };
     // Receipts lie in the partition of the tap, whatever the taps were made with.
     let taps_partitions = match found.partitions_of(&settings.taps_topic()) {
         0 => settings.partitions.get(),
@@ -168,18 +179,17 @@ async fn make_missing(settings: &KafkaSettings) -> Result<(), KafkaSetupError> {
     let topic = |name, partitions: u32| {
         let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
         let copies = i32::try_from(settings.replication.get()).unwrap_or(i32::MAX);
-        NewTopic::new(name, partitions, TopicReplication::Fixed(copies))
-            .set("min.insync.replicas", in_sync_min)
+        NewTopic::new(name, partitions, TopicReplication::Fixed(copies)).set(IN_SYNC_MIN, in_sync_min)
     };
     let wanted = [
-        topic(&taps, taps_partitions).set(TIMESTAMPS, timestamps).set("retention.ms", &retention_ms),
-        topic(&rejected, 1).set("retention.ms", &retention_ms),
+        topic(&taps, taps_partitions).set(TIMESTAMPS, timestamps).set(RETENTION_MS, &retention_ms),
+        topic(&rejected, 1).set(RETENTION_MS, &retention_ms),
         topic(&registry, 1)
             .set(TIMESTAMPS, timestamps)
             .set(CLEANUP, "compact")
             .set(COMPACTION_LAG_MS, &compaction_lag_ms)
             .set("delete.retention.ms", &compaction_lag_ms),
-        topic(&receipts, taps_partitions).set("retention.ms", &retention_ms),
+        topic(&receipts, taps_partitions).set(RETENTION_MS, &retention_ms),
     ];
     let missing: Vec<NewTopic<'_>> = wanted.into_iter().filter(|topic| is_missing(topic.name)).collect();
     if missing.is_empty() {
@@ -218,9 +228,9 @@ async fn wait_until_known(settings: &KafkaSettings, made: &[NewTopic<'_>]) -> Re
 fn check_config(
     settings: &KafkaSettings,
     topic: &str,
-    config: &ConfigResource,
+    copies: u32,
+    value: impl Fn(&str) -> String,
 ) -> Result<(), KafkaSetupError> {
-    let value = |name: &str| config.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
     let set_it = |setting: &str| {
         format!(
             "set it with kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {setting}"
@@ -229,11 +239,12 @@ fn check_config(
     let unfit = |found: String, needed: &str, remedy: String| {
         Err(KafkaSetupError::Unfit { topic: topic.to_owned(), found, needed: needed.to_owned(), remedy })
     };
-    if topic == settings.taps_topic() {
+    let must_be_stamped = [settings.taps_topic(), settings.registry_topic()].iter().any(|name| name == topic);
+    if must_be_stamped {
         let timestamps = value(TIMESTAMPS);
         if timestamps != APPEND_TIME && !settings.made_up_city {
             let remedy = format!(
-                "the time of receipt decides what a tap means, and producers must not choose it; {}",
+                "what counts for a tap is decided by the times of receipt, and producers must not choose them; {}",
                 set_it(&format!("{TIMESTAMPS}={APPEND_TIME}"))
             );
             return unfit(
@@ -255,6 +266,22 @@ fn check_config(
             let needed = format!("{COMPACTION_LAG_MS}={}", COMPACTION_LAG.as_millis());
             return unfit(format!("{COMPACTION_LAG_MS}={lag_ms}"), &needed, set_it(&needed));
         }
+    }
+    if topic == settings.taps_topic() {
+        let retention_ms = value(RETENTION_MS);
+        let is_long = retention_ms
+            .parse::<i128>()
+            .is_ok_and(|ms| ms == -1 || u128::try_from(ms).is_ok_and(|ms| ms >= RETENTION_MIN.as_millis()));
+        if !is_long {
+            let needed = format!("{RETENTION_MS}={}", settings.retention.as_millis());
+            return unfit(format!("{RETENTION_MS}={retention_ms}"), &needed, set_it(&needed));
+        }
+    }
+    let in_sync_min = value(IN_SYNC_MIN);
+    if copies >= COPIES_FOR_TWO_IN_SYNC && !in_sync_min.parse::<u32>().is_ok_and(|copies| copies >= 2) {
+        let needed = format!("{IN_SYNC_MIN}=2");
+        let remedy = format!("a record that one broker alone has is lost with it; {}", set_it(&needed));
+        return unfit(format!("{IN_SYNC_MIN}={in_sync_min}"), &needed, remedy);
     }
     Ok(())
 }
@@ -298,4 +325,100 @@ where
 
 fn no_answer(settings: &KafkaSettings, cause: &dyn std::fmt::Display) -> KafkaSetupError {
     KafkaSetupError::NoAnswer { bootstrap: settings.bootstrap.clone(), cause: cause.to_string() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    type Topic = fn(&KafkaSettings) -> String;
+
+    const TAPS: Topic = KafkaSettings::taps_topic;
+    const REJECTED: Topic = KafkaSettings::rejected_topic;
+    const REGISTRY: Topic = KafkaSettings::registry_topic;
+    const RECEIPTS: Topic = KafkaSettings::receipts_topic;
+
+    /// Checks a topic that is as Gatebell makes it in three copies, but for `option`.
+    fn check(
+        settings: &KafkaSettings,
+        topic: Topic,
+        copies: u32,
+        option: &str,
+        found: &str,
+    ) -> Result<(), KafkaSetupError> {
+        let name = topic(settings);
+        let cleanup = if name == settings.registry_topic() { "compact" } else { "delete" };
+        let options = [
+            (option, found),
+            (TIMESTAMPS, APPEND_TIME),
+            (CLEANUP, cleanup),
+            (COMPACTION_LAG_MS, "172800000"),
+            (RETENTION_MS, "2592000000"),
+            (IN_SYNC_MIN, "2"),
+        ];
+        check_config(settings, &name, copies, |asked| {
+            options
+                .iter()
+                .find(|(option, _)| *option == asked)
+                .map(|(_, value)| (*value).to_owned())
+                .unwrap_or_default()
+        })
+    }
+
+    #[test]
+    fn what_would_lose_or_misdecide_is_refused_with_the_command_that_mends_it() {
+        let settings = KafkaSettings::default();
+        let unfit = [
+            (TAPS, 3, TIMESTAMPS, CREATE_TIME, APPEND_TIME),
+            (REGISTRY, 3, TIMESTAMPS, CREATE_TIME, APPEND_TIME),
+            (TAPS, 1, RETENTION_MS, "259199999", "3456000000"),
+            (TAPS, 1, RETENTION_MS, "-2", "3456000000"),
+            (TAPS, 1, RETENTION_MS, "", "3456000000"),
+            (TAPS, 3, IN_SYNC_MIN, "1", "2"),
+            (REJECTED, 3, IN_SYNC_MIN, "1", "2"),
+            (REGISTRY, 3, IN_SYNC_MIN, "1", "2"),
+            (RECEIPTS, 5, IN_SYNC_MIN, "1", "2"),
+            (RECEIPTS, 3, IN_SYNC_MIN, "", "2"),
+        ];
+        for (topic, copies, option, found, needed) in unfit {
+            let refusal = check(&settings, topic, copies, option, found).unwrap_err().to_string();
+            let name = topic(&settings);
+            for part in [
+                format!("the topic {name} has {option}={found}, and must have {option}={needed}: "),
+                format!("--entity-name {name} --add-config {option}={needed}"),
+            ] {
+                assert!(refusal.contains(&part), "{part}: {refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_loses_nothing_is_left_as_it_was_made() {
+        let settings = KafkaSettings::default();
+        let fit = [
+            (TAPS, 1, RETENTION_MS, "259200000"),
+            (TAPS, 1, RETENTION_MS, "-1"),
+            (REJECTED, 1, RETENTION_MS, "3600000"),
+            (RECEIPTS, 1, RETENTION_MS, "3600000"),
+            (REJECTED, 1, TIMESTAMPS, CREATE_TIME),
+            (RECEIPTS, 1, TIMESTAMPS, CREATE_TIME),
+            (TAPS, 1, IN_SYNC_MIN, "1"),
+            (TAPS, 2, IN_SYNC_MIN, "1"),
+            (RECEIPTS, 5, IN_SYNC_MIN, "3"),
+        ];
+        for (topic, copies, option, found) in fit {
+            let checked = check(&settings, topic, copies, option, found);
+            assert!(checked.is_ok(), "{copies} copies, {option}={found}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn producers_may_stamp_the_topics_of_a_made_up_city() {
+        let settings = KafkaSettings { made_up_city: true, ..KafkaSettings::default() };
+        for topic in [TAPS, REGISTRY] {
+            let checked = check(&settings, topic, 3, TIMESTAMPS, CREATE_TIME);
+            assert!(checked.is_ok(), "{checked:?}");
+        }
+    }
 }
