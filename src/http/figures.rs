@@ -63,11 +63,12 @@ const GAUGES: [(&str, &str); 14] = [
     ("gatebell_gateway_points", "Points left on the account of a gateway, as it last said"),
 ];
 
-const HISTOGRAMS: [(&str, &str); 4] = [
+const HISTOGRAMS: [(&str, &str); 5] = [
     ("gatebell_tap_append_seconds", "Time until a report's taps were durable"),
     ("gatebell_commit_seconds", "Time of one commit to disk, by port"),
     ("gatebell_submit_seconds", "Time to the answer of a gateway or push backend"),
-    ("gatebell_tap_to_answer_seconds", "Time from a tap's receipt to the answer for its notice, by channel"),
+    ("gatebell_store_request_seconds", "Time of one request to the CQL store, by kind of request"),
+    ("gatebell_tap_to_answer_seconds", "Time from a tap's decision to the answer for its notice, by channel"),
 ];
 
 /// Tells the recorder.

@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gatebell_engine::ports::PortError;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
@@ -53,6 +53,11 @@ const PAGE_ROWS: i32 = 2_000;
 pub(super) const BATCH_ROWS_MAX: usize = 500;
 /// Batches kept of each statement.
 const SPARE_BATCHES_MAX: usize = 64;
+
+// The kinds of request, as metrics call them.
+const READ: &str = "read";
+const WRITE: &str = "write";
+const SWAP: &str = "compare_and_set";
 
 /// A prepared statement that reads rows.
 #[derive(Clone, Debug)]
@@ -208,8 +213,8 @@ impl CqlSession {
     where
         R: for<'frame> DeserializeRow<'frame, 'frame>,
     {
-        let (found, next) = retried("read", || async {
-            let _permit = self.permit().await;
+        let (found, next) = retried(READ, || async {
+            let _under_way = self.permit(READ).await;
             self.driver.execute_single_page(&statement.0, &values, page.clone()).await
         })
         .await?;
@@ -236,8 +241,8 @@ impl CqlSession {
         statement: &Write,
         values: impl SerializeRow + Sync,
     ) -> Result<(), PortError> {
-        retried("write", || async {
-            let _permit = self.permit().await;
+        retried(WRITE, || async {
+            let _under_way = self.permit(WRITE).await;
             self.driver.execute_unpaged(&statement.statement, &values).await
         })
         .await
@@ -255,8 +260,8 @@ impl CqlSession {
             return self.write(statement, row).await;
         }
         let batch = statement.batch(rows.len(), &self.writes);
-        retried("write", || async {
-            let _permit = self.permit().await;
+        retried(WRITE, || async {
+            let _under_way = self.permit(WRITE).await;
             self.driver.batch(&batch, rows).await
         })
         .await?;
@@ -271,8 +276,9 @@ impl CqlSession {
         statement: &Swap,
         values: impl SerializeRow + Sync,
     ) -> Result<bool, PortError> {
-        let _permit = self.permit().await;
+        let under_way = self.permit(SWAP).await;
         let answer = self.driver.execute_unpaged(&statement.0, &values).await;
+        drop(under_way);
         let answer = answer.map_err(|error| error::execution(&error))?;
         #[cfg(test)]
         self.lose_answer()?;
@@ -299,9 +305,25 @@ impl CqlSession {
     }
 
     /// Waits until another request may go, and counts it.
-    async fn permit(&self) -> SemaphorePermit<'_> {
+    async fn permit(&self, class: &'static str) -> UnderWay<'_> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.acquire().await.expect("the semaphore is never closed")
+        let permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
+        UnderWay { class, since: Instant::now(), _permit: permit }
+    }
+}
+
+/// A request to the store, for as long as it takes, whatever comes of it.
+struct UnderWay<'session> {
+    class: &'static str,
+    since: Instant,
+    _permit: SemaphorePermit<'session>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let took = self.since.elapsed();
+        metrics::histogram!("gatebell_store_request_seconds", "class" => self.class)
+            .record(took.as_secs_f64());
     }
 }
 
