@@ -256,7 +256,9 @@ fn check_config(
     }
     let cleanup = value(CLEANUP);
     let must_be_compacted = topic == settings.registry_topic();
-    if must_be_compacted != (cleanup == "compact") {
+    // Also `compact,delete` would keep only the last tap of a card.
+    let is_fit = if must_be_compacted { cleanup == "compact" } else { !cleanup.contains("compact") };
+    if !is_fit {
         let needed = if must_be_compacted { "cleanup.policy=compact" } else { "cleanup.policy=delete" };
         return unfit(format!("{CLEANUP}={cleanup}"), needed, set_it(needed));
     }
@@ -375,6 +377,8 @@ mod tests {
             (TAPS, 1, RETENTION_MS, "259199999", "3456000000"),
             (TAPS, 1, RETENTION_MS, "-2", "3456000000"),
             (TAPS, 1, RETENTION_MS, "", "3456000000"),
+            (TAPS, 1, CLEANUP, "compact,delete", "delete"),
+            (REGISTRY, 1, CLEANUP, "compact,delete", "compact"),
             (TAPS, 3, IN_SYNC_MIN, "1", "2"),
             (REJECTED, 3, IN_SYNC_MIN, "1", "2"),
             (REGISTRY, 3, IN_SYNC_MIN, "1", "2"),
