@@ -8,10 +8,10 @@ use scylla::cluster::metadata::{ColumnType, NativeType};
 use scylla::deserialize::FrameSlice;
 use scylla::deserialize::value::DeserializeValue;
 use scylla::frame::response::result::UserDefinedType;
-use scylla::serialize::value::SerializeValue;
 use scylla::serialize::writers::CellWriter;
 
-use super::ledger_rows::{Line, NewLine, Stamps, WrittenEntry, notice_blob, position_columns};
+use super::ledger_new_rows::write_line;
+use super::ledger_rows::{Line, NewlyWritten, Stamps, WrittenEntry, notice_blob, position_columns};
 
 /// The columns of an entry's row that are values of their own.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ pub fn written(entry: &LedgerEntry) -> Option<(Columns, Vec<u8>)> {
         attempt: i64::from(entry.attempt),
     };
     let mut cell = Vec::new();
-    let line = NewLine::of(entry, Stamps::default().next());
-    line.serialize(&line_type(), CellWriter::new(&mut cell)).ok()?;
+    let written = NewlyWritten { written: Stamps::default().next(), entry };
+    write_line(written, CellWriter::new(&mut cell)).ok()?;
     // Behind the length.
     Some((columns, cell.split_off(4)))
 }

@@ -5,6 +5,7 @@
 //! (`ledger_charges`), an awaited receipt before its submission (`ledger_awaiting`). Whatever a crash leaves half done is
 //! completed by doing it again, which the engine does with all that it has not seen settled.
 
+use std::slice;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use super::ledger_awaiting::Awaiting;
 use super::ledger_charges::Charges;
 use super::ledger_claims::Claims;
 use super::ledger_entries::Entries;
-use super::ledger_rows::WrittenEntry;
+use super::ledger_rows::NewlyWritten;
 use super::session::{CqlSession, Read};
 
 /// The ledger of one log. Shared by all tasks of one process; other processes have theirs on the same keyspace.
@@ -47,13 +48,13 @@ impl CqlLedger {
     }
 
     /// What must be there before `entries` are.
-    async fn announce(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+    async fn announce(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
         futures::try_join!(self.entries.write_places(entries), self.awaiting.expect(entries))?;
         Ok(())
     }
 
     /// Writes `entries`, which are announced, and what follows from them.
-    async fn record(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+    async fn record(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
         self.entries.write(entries).await?;
         self.awaiting.settle(&self.entries, entries).await
     }
@@ -62,7 +63,7 @@ impl CqlLedger {
 #[async_trait]
 impl Ledger for CqlLedger {
     async fn append(&self, entries: Vec<LedgerEntry>) -> Result<(), PortError> {
-        let entries = self.entries.stamp(entries);
+        let entries = self.entries.stamp(&entries);
         self.announce(&entries).await?;
         self.record(&entries).await
     }
@@ -73,7 +74,7 @@ impl Ledger for CqlLedger {
         claim: Claim,
         entry: LedgerEntry,
     ) -> Result<ClaimVerdict, PortError> {
-        let entries = self.entries.stamp(vec![entry]);
+        let entries = self.entries.stamp(slice::from_ref(&entry));
         // The places of an entry that a loser then does not write point at nothing.
         let swap = self.claims.swap(expected.as_ref(), &claim);
         let (verdict, ()) = futures::try_join!(swap, self.announce(&entries))?;

@@ -21,7 +21,7 @@ use gatebell_engine::ports::PortError;
 use gatebell_engine::time::Day;
 
 use super::ledger_entries::Entries;
-use super::ledger_rows::{Written, WrittenEntry, notice, notice_blob, position, position_columns};
+use super::ledger_rows::{NewlyWritten, Written, notice, notice_blob, position, position_columns};
 use super::session::{CqlSession, Read, Write};
 
 /// Rows of one hour read at once.
@@ -55,14 +55,9 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn of(submitted: &WrittenEntry) -> Result<Self, PortError> {
-        let (_, offset) = position_columns(submitted.entry.position)?;
-        Ok(Self {
-            written: submitted.written,
-            offset,
-            notice: submitted.entry.notice,
-            attempt: i64::from(submitted.entry.attempt),
-        })
+    fn of(NewlyWritten { written, entry }: NewlyWritten<'_>) -> Result<Self, PortError> {
+        let (_, offset) = position_columns(entry.position)?;
+        Ok(Self { written, offset, notice: entry.notice, attempt: i64::from(entry.attempt) })
     }
 }
 
@@ -114,13 +109,13 @@ impl Awaiting {
     }
 
     /// Writes down that the `submitted` ones among `entries` will wait; before they are written.
-    pub(super) async fn expect(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+    pub(super) async fn expect(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
         let submitted = entries.iter().filter(|written| written.entry.event == Event::Submitted);
         try_join_all(submitted.map(async |submitted| {
             let Some(lane) = &submitted.entry.gateway else { return Ok(()) };
             self.write_hour(submitted.entry.position.partition, lane, hour_of(submitted.written)).await?;
             let partition = i64::from(submitted.entry.position.partition);
-            let Waiting { written, offset, notice, attempt } = Waiting::of(submitted)?;
+            let Waiting { written, offset, notice, attempt } = Waiting::of(*submitted)?;
             let row = (
                 &self.log,
                 partition,
@@ -139,11 +134,15 @@ impl Awaiting {
     }
 
     /// Takes what the ends among `written` were waited for out of the index; after they are written.
-    pub(super) async fn settle(&self, entries: &Entries, written: &[WrittenEntry]) -> Result<(), PortError> {
+    pub(super) async fn settle(
+        &self,
+        entries: &Entries,
+        written: &[NewlyWritten<'_>],
+    ) -> Result<(), PortError> {
         // The other ends are never of a submitted notice, but for races, which the reader mends.
         let ended: BTreeSet<_> = written
             .iter()
-            .map(|written| &written.entry)
+            .map(|written| written.entry)
             .filter(|entry| matches!(entry.event, Event::Delivered | Event::Failed))
             .map(|entry| (entry.notice, entry.position))
             .collect();
@@ -152,7 +151,7 @@ impl Awaiting {
             let submitted = known.iter().filter(|known| known.entry.event == Event::Submitted);
             try_join_all(submitted.map(async |submitted| {
                 let Some(lane) = &submitted.entry.gateway else { return Ok(()) };
-                self.delete(position.partition, lane, &Waiting::of(submitted)?).await
+                self.delete(position.partition, lane, &Waiting::of(submitted.as_new())?).await
             }))
             .await
         }))
@@ -217,7 +216,7 @@ impl Awaiting {
         known
             .iter()
             .find(|known| known.entry.event == entry.event && known.entry.attempt == entry.attempt)
-            .map(Waiting::of)
+            .map(|submitted| Waiting::of(submitted.as_new()))
             .transpose()
     }
 

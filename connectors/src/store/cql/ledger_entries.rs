@@ -22,8 +22,9 @@ use gatebell_engine::ports::PortError;
 use gatebell_engine::time::Day;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::ledger_new_rows::{NEW_ENTRY_COLUMNS, NEW_PLACE_COLUMNS, NewEntry, NewPlace};
 use super::ledger_rows::{
-    ENTRY_COLUMNS, EntryRow, NewLine, Stamps, WrittenEntry, date, notice_blob, position_columns,
+    ENTRY_COLUMNS, EntryRow, NewlyWritten, Stamps, WrittenEntry, date, notice_blob, position_columns,
 };
 use super::session::{BATCH_ROWS_MAX, CqlSession, Read, Write};
 
@@ -72,9 +73,8 @@ impl Entries {
         let of_bucket = format!(
             "SELECT {ENTRY_COLUMNS} FROM keyspace.ledger_entries WHERE log = ? AND log_partition = ? AND bucket = ?"
         );
-        let insert = session.prepare_write(
-            "INSERT INTO keyspace.ledger_entries (log, log_partition, bucket, log_offset, notice, event, attempt, line)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        let insert = format!(
+            "INSERT INTO keyspace.ledger_entries ({NEW_ENTRY_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
         );
         let insert_head = session.prepare_write(
             "INSERT INTO keyspace.entry_heads (log, log_partition, bucket) VALUES (?, ?, ?) USING TIMESTAMP ?",
@@ -82,17 +82,15 @@ impl Entries {
         let insert_bucket = session.prepare_write(
             "INSERT INTO keyspace.entry_buckets (day, log, log_partition, bucket) VALUES (?, ?, ?, ?)",
         );
-        let insert_notice = session.prepare_write(
-            "INSERT INTO keyspace.notices_by_day (day, pupil_group, pupil, log, log_partition, log_offset, notice)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-        );
+        let insert_notice =
+            format!("INSERT INTO keyspace.notices_by_day ({NEW_PLACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let select_head = session
             .prepare_read("SELECT bucket FROM keyspace.entry_heads WHERE log = ? AND log_partition = ?");
         Ok(Self {
-            insert: insert.await?,
+            insert: session.prepare_write(&insert).await?,
             insert_head: insert_head.await?,
             insert_bucket: insert_bucket.await?,
-            insert_notice: insert_notice.await?,
+            insert_notice: session.prepare_write(&insert_notice).await?,
             select_head: select_head.await?,
             select_from: session.prepare_read(&format!("{of_bucket} AND log_offset >= ?")).await?,
             select_notice: session
@@ -106,55 +104,36 @@ impl Entries {
     }
 
     /// When each of `entries` is written: now, in their order.
-    pub(super) fn stamp(&self, entries: Vec<LedgerEntry>) -> Vec<WrittenEntry> {
+    pub(super) fn stamp<'entry>(&self, entries: &'entry [LedgerEntry]) -> Vec<NewlyWritten<'entry>> {
         let written = self.stamps.next_of(entries.len());
-        entries.into_iter().zip(written).map(|(entry, written)| WrittenEntry { written, entry }).collect()
+        entries.iter().zip(written).map(|(entry, written)| NewlyWritten { written, entry }).collect()
     }
 
     /// Writes down where `entries` will be found. Harmless where they are never written.
-    pub(super) async fn write_places(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+    pub(super) async fn write_places(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
         futures::try_join!(self.write_buckets(entries), self.write_notices(entries))?;
         Ok(())
     }
 
-    /// Writes `entries`, whose places are written down.
-    pub(super) async fn write(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
-        let mut by_bucket: BTreeMap<(u32, u64), Vec<&WrittenEntry>> = BTreeMap::new();
+    /// Writes `entries`, whose places are written down: those of one bucket as one mutation.
+    pub(super) async fn write(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
+        let mut by_bucket: BTreeMap<(u32, u64), Vec<NewEntry<'_>>> = BTreeMap::new();
         for written in entries {
-            let position = written.entry.position;
-            by_bucket.entry((position.partition, bucket_of(position.offset))).or_default().push(written);
+            let LogPosition { partition, offset } = written.entry.position;
+            let row = NewEntry::of(&self.log, *written)?;
+            by_bucket.entry((partition, bucket_of(offset))).or_default().push(row);
         }
         let batches = by_bucket.values().flat_map(|of_bucket| of_bucket.chunks(BATCH_ROWS_MAX));
-        try_join_all(batches.map(|batch| self.write_batch(batch))).await?;
+        try_join_all(batches.map(|batch| self.session.write_partition(&self.insert, batch))).await?;
         Ok(())
     }
 
-    /// Entries of one bucket, as one mutation.
-    async fn write_batch(&self, batch: &[&WrittenEntry]) -> Result<(), PortError> {
-        let mut rows = Vec::with_capacity(batch.len());
-        for WrittenEntry { written, entry } in batch {
-            let (partition, offset) = position_columns(entry.position)?;
-            rows.push((
-                &self.log,
-                partition,
-                bucket_column(bucket_of(entry.position.offset)),
-                offset,
-                notice_blob(entry.notice),
-                entry.event.name(),
-                i64::from(entry.attempt),
-                NewLine::of(entry, *written),
-                written.first_wins(),
-            ));
-        }
-        self.session.write_partition(&self.insert, &rows).await
-    }
-
-    async fn write_buckets(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
+    async fn write_buckets(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
         let mut heads: BTreeMap<u32, u64> = BTreeMap::new();
         let mut buckets: BTreeSet<DayBucket> = BTreeSet::new();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let places = entries.iter().map(|WrittenEntry { entry, .. }| {
+            let places = entries.iter().map(|NewlyWritten { entry, .. }| {
                 let LogPosition { partition, offset } = entry.position;
                 DayBucket { day: entry.day, partition, bucket: bucket_of(offset) }
             });
@@ -197,42 +176,32 @@ impl Entries {
         Ok(())
     }
 
-    async fn write_notices(&self, entries: &[WrittenEntry]) -> Result<(), PortError> {
-        let mut unknown: BTreeMap<(Day, i32), Vec<&LedgerEntry>> = BTreeMap::new();
+    /// Writes down where the notices of `entries` are: those of one day and group of pupils as one mutation.
+    async fn write_notices(&self, entries: &[NewlyWritten<'_>]) -> Result<(), PortError> {
+        let mut unknown: BTreeMap<(Day, i32), Vec<NewPlace<'_>>> = BTreeMap::new();
+        let mut coming_again = Vec::new();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            for WrittenEntry { entry, .. } in entries {
-                if !comes_again(entry) || !known.notices.contains(&entry.notice) {
-                    unknown.entry((entry.day, group_of(&entry.pupil))).or_default().push(entry);
+            for NewlyWritten { entry, .. } in entries {
+                if comes_again(entry) {
+                    if known.notices.contains(&entry.notice) {
+                        continue;
+                    }
+                    coming_again.push(entry.notice);
                 }
+                let group = group_of(&entry.pupil);
+                let place = NewPlace::of(&self.log, group, entry)?;
+                unknown.entry((entry.day, group)).or_default().push(place);
             }
         }
-        let batches = unknown.iter().flat_map(|(group, of_group)| {
-            of_group.chunks(BATCH_ROWS_MAX).map(|batch| self.write_notices_of_group(*group, batch))
-        });
-        try_join_all(batches).await?;
-        let coming_again = unknown.values().flatten().filter(|entry| comes_again(entry));
+        let batches = unknown.values().flat_map(|of_group| of_group.chunks(BATCH_ROWS_MAX));
+        try_join_all(batches.map(|batch| self.session.write_partition(&self.insert_notice, batch))).await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.notices.len() > KNOWN_PLACES_MAX {
             known.notices.clear();
         }
-        known.notices.extend(coming_again.map(|entry| entry.notice));
+        known.notices.extend(coming_again);
         Ok(())
-    }
-
-    /// Notices of one day and group of pupils, as one mutation.
-    async fn write_notices_of_group(
-        &self,
-        (day, group): (Day, i32),
-        batch: &[&LedgerEntry],
-    ) -> Result<(), PortError> {
-        let mut rows = Vec::with_capacity(batch.len());
-        for entry in batch {
-            let (partition, offset) = position_columns(entry.position)?;
-            let notice = notice_blob(entry.notice);
-            rows.push((date(day), group, entry.pupil.as_str(), &self.log, partition, offset, notice));
-        }
-        self.session.write_partition(&self.insert_notice, &rows).await
     }
 
     /// Every entry of `partition` at or above `offset`.
@@ -285,6 +254,7 @@ pub(super) fn group_of(pupil: &PupilId) -> i32 {
     i32::try_from(group).expect("there are a few groups")
 }
 
-fn bucket_column(bucket: u64) -> i64 {
+/// The bucket as it is stored.
+pub(super) fn bucket_column(bucket: u64) -> i64 {
     i64::try_from(bucket).expect("the 4096th part of an offset fits")
 }

@@ -1,4 +1,5 @@
-//! How the words of the ledger stand in the store's columns, and how they are read back.
+//! How the words of the ledger stand in the store's columns, and how they are read back. How rows of them are written is
+//! beside it ([`ledger_new_rows`](super::ledger_new_rows)).
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,8 +9,8 @@ use gatebell_engine::ids::{LogPosition, NoticeId};
 use gatebell_engine::ledger::LedgerEntry;
 use gatebell_engine::ports::PortError;
 use gatebell_engine::time::{Day, Timestamp};
+use scylla::DeserializeValue;
 use scylla::value::{CqlDate, CqlTimestamp};
-use scylla::{DeserializeValue, SerializeValue};
 
 use super::error::store_error;
 
@@ -61,45 +62,6 @@ impl Written {
     }
 }
 
-/// An entry's part that is one value in the store, as it is written: its fields in the order of the schema's type, which
-/// spares looking for each by its name.
-#[derive(SerializeValue)]
-#[scylla(flavor = "enforce_order")]
-pub(super) struct NewLine<'entry> {
-    written_desc: i64,
-    pupil: &'entry str,
-    guardian: &'entry str,
-    channel: &'entry str,
-    kind: &'entry str,
-    day: CqlDate,
-    tap_at: CqlTimestamp,
-    happened_at: CqlTimestamp,
-    order_code: Option<&'entry str>,
-    gateway: Option<&'entry str>,
-    gateway_id: Option<&'entry str>,
-    reason: Option<&'entry str>,
-}
-
-impl<'entry> NewLine<'entry> {
-    /// The line of `entry`.
-    pub(super) fn of(entry: &'entry LedgerEntry, written: Written) -> Self {
-        Self {
-            written_desc: i64::MAX - written.us,
-            pupil: entry.pupil.as_str(),
-            guardian: entry.guardian.as_str(),
-            channel: entry.channel.name(),
-            kind: entry.kind.name(),
-            day: date(entry.day),
-            tap_at: instant(entry.at),
-            happened_at: instant(entry.time),
-            order_code: entry.order.as_ref().map(|order| order.as_str()),
-            gateway: entry.gateway.as_ref().map(|lane| lane.as_str()),
-            gateway_id: entry.gateway_id.as_deref(),
-            reason: entry.reason.as_deref(),
-        }
-    }
-}
-
 /// An entry's part that is one value in the store, as it is read.
 #[derive(DeserializeValue)]
 pub(super) struct Line {
@@ -123,7 +85,14 @@ pub(super) const ENTRY_COLUMNS: &str = "log_partition, log_offset, notice, event
 /// An entry as it is read.
 pub(super) type EntryRow = (i64, i64, Vec<u8>, String, i64, Line);
 
-/// An entry, and when it was written.
+/// An entry to be written, and when that is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewlyWritten<'entry> {
+    pub(super) written: Written,
+    pub(super) entry: &'entry LedgerEntry,
+}
+
+/// An entry that was read, and when it was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct WrittenEntry {
     pub(super) written: Written,
@@ -131,6 +100,11 @@ pub(super) struct WrittenEntry {
 }
 
 impl WrittenEntry {
+    /// The same as it was when it was written.
+    pub(super) fn as_new(&self) -> NewlyWritten<'_> {
+        NewlyWritten { written: self.written, entry: &self.entry }
+    }
+
     /// The entry in `row`.
     pub(super) fn from_row(row: EntryRow) -> Result<Self, PortError> {
         let (partition, offset, notice_bytes, event, attempt, line) = row;

@@ -31,6 +31,7 @@ mod ledger_charges;
 mod ledger_claims;
 mod ledger_entries;
 mod ledger_freezes;
+mod ledger_new_rows;
 mod ledger_rows;
 pub mod message_ids;
 pub mod offsets;

@@ -92,7 +92,7 @@ async fn awaiting(ledger: &ApartLedger) -> Vec<LedgerEntry> {
 /// Writes `entry` as if in another hour.
 async fn write_long_ago(ledger: &ApartLedger, entry: LedgerEntry, hours_ago: i64) {
     let us = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond() - hours_ago * 3_600_000);
-    let written = [WrittenEntry { written: Written { us: us.as_millis() * 1_000 }, entry }];
+    let written = [NewlyWritten { written: Written { us: us.as_millis() * 1_000 }, entry: &entry }];
     ledger.ledger.announce(&written).await.expect("places are written");
     ledger.ledger.record(&written).await.expect("entries are written");
 }
@@ -152,14 +152,16 @@ async fn a_submission_recorded_twice_waits_once_on_all_pages() {
 #[tokio::test]
 async fn an_index_that_a_crash_left_wrong_is_not_believed() {
     let ledger = ApartLedger::fresh().await;
-    let never_written = ledger.ledger.entries.stamp(vec![entry(1, Event::Submitted, 0)]);
+    let submitted = [entry(1, Event::Submitted, 0)];
+    let never_written = ledger.ledger.entries.stamp(&submitted);
     ledger.ledger.announce(&never_written).await.expect("places are written");
     assert_eq!(awaiting(&ledger).await, []);
     // Its writer was only slow: the row must still be there.
     ledger.ledger.record(&never_written).await.expect("entries are written");
     assert_eq!(awaiting(&ledger).await, [entry(1, Event::Submitted, 0)]);
 
-    let ended = ledger.ledger.entries.stamp(vec![entry(1, Event::Delivered, 5)]);
+    let delivered = [entry(1, Event::Delivered, 5)];
+    let ended = ledger.ledger.entries.stamp(&delivered);
     ledger.ledger.entries.write(&ended).await.expect("entries are written");
     for _ in 0..2 {
         assert_eq!(awaiting(&ledger).await, []);
