@@ -43,7 +43,8 @@ pub(crate) struct Args {
     /// How many times faster than real time the city's clock runs; 100 plays the morning in a minute
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=600))]
     speed: u32,
-    /// Play on a real Kafka instead of the embedded log; without an address, on the one of dev/services
+    /// Play on a real Kafka instead of the embedded log; without an address, on the one of dev/services. Topics and keyspace
+    /// of the run, demo_…, stay, as the directory does, for the commands that the report names; drop them by hand
     #[arg(
         long,
         value_name = "HOST:PORT",

@@ -48,6 +48,8 @@ impl Shared {
     fn tables(&self, folder: &Path) -> String {
         let mut bytes = [0; 6];
         getrandom::fill(&mut bytes).unwrap();
+        // The connectors' tests drop keyspaces of this form that are hours old: each costs the store some memory.
+        let minute = jiff::Timestamp::now().as_second() / 60;
         format!(
             "[kafka]\nbootstrap = \"{kafka}\"\ntopic_prefix = \"{name}\"\ngroup = \"{name}\"\npartitions = 12\n\
              replication = 1\nsession_timeout_s = {session_s}\n\
@@ -55,7 +57,7 @@ impl Shared {
              [cluster]\nprocesses_max = {processes_max}\ncontact_key_file = {contact_key:?}\n",
             kafka = self.servers.kafka(),
             cql = self.servers.cql(),
-            name = format_args!("test_{}", hex::encode(bytes)),
+            name = format_args!("gatebell_test_{minute}_{}", hex::encode(bytes)),
             session_s = self.session_timeout.as_secs(),
             processes_max = self.processes_max,
             contact_key = folder.join("contact.key"),
