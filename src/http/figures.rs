@@ -43,9 +43,16 @@ const COUNTERS: [(&str, &str); 20] = [
     ("gatebell_invariant_violations_total", "Broken invariants, by number: each is a defect"),
 ];
 
-const GAUGES: [(&str, &str); 14] = [
+const GAUGES: [(&str, &str); 15] = [
     ("gatebell_intake_waiting_taps", "Taps that wait for the disk"),
-    ("gatebell_tap_lag", "Records of a partition that are written and not yet read"),
+    (
+        "gatebell_tap_lag",
+        "Records of a partition that are written and not yet decided, of those that are known of: none more while it is held",
+    ),
+    (
+        "gatebell_held_seconds",
+        "For how long the first tap of a partition waits that is held, since its shard is full, in seconds",
+    ),
     (
         "gatebell_unsettled_taps",
         "Records of a partition, of those that have come, from the last committed one on",

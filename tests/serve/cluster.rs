@@ -43,6 +43,9 @@ const OTHER_EVENTS_TAKE: Duration = Duration::from_secs(45);
 const READERS_GO_ON: Duration = Duration::from_secs(30);
 /// Whoever is left when the last fault is over passes within this.
 const LAST_PUPILS_TAKE: Duration = Duration::from_secs(20);
+/// What recovery adds to the session time-out where one process goes: some tenths of a second, or seconds on a machine with
+/// far more work than it has cores for.
+const RECOVERY_TAKES: Duration = Duration::from_secs(20);
 /// From the last death on, every partition has an owner again within this, also on a machine with far more work than it has
 /// cores for. A death that falls into the rebalance after another is noticed a session time-out after that one has ended,
 /// and where all died in quick succession a seat must lapse first.
@@ -219,6 +222,7 @@ async fn processes_that_are_killed_put_to_sleep_and_exchanged_lose_and_double_no
     let reported = readers.await.unwrap();
     let what = format!("{count} kills of three processes");
     let without_owner = assert_accounts_equal(&what, company, pupils, &reported).await;
+    assert!(without_owner.longest_alone() <= SESSION_TIMEOUT + RECOVERY_TAKES, "{without_owner}");
     assert!(without_owner.longest_settling() <= OWNED_AGAIN_WITHIN, "{without_owner}");
 }
 

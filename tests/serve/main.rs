@@ -126,6 +126,7 @@ fn assert_figures_are_told(page: &str) {
     for promised in [
         "gatebell_taps_total{outcome=\"passage\",detail=\"arrival\"} 1",
         "gatebell_tap_lag{partition=\"0\"} 0",
+        "gatebell_held_seconds{partition=\"0\"} 0",
         "gatebell_unsettled_taps{partition=\"0\"} 0",
         "gatebell_lane_queue_depth{lane=\"mitake\"} 0",
         "gatebell_lane_state{lane=\"mitake\",state=\"sending\"} 1",

@@ -112,6 +112,12 @@ impl WithoutOwner {
         }
     }
 
+    /// The longest that any partition had no owner where nothing else went before or meanwhile.
+    pub(crate) fn longest_alone(&self) -> Duration {
+        let alone = self.0.iter().filter(|((_, meanwhile), _)| *meanwhile == Meanwhile::Nothing);
+        alone.map(|(_, longest)| longest.longest.unsigned_abs()).max().unwrap_or_default()
+    }
+
     /// The longest that any partition had no owner although nothing went any more.
     pub(crate) fn longest_settling(&self) -> Duration {
         self.0.values().map(|longest| longest.settling.unsigned_abs()).max().unwrap_or_default()
@@ -172,6 +178,7 @@ fn a_partition_is_without_an_owner_from_the_death_of_its_last_one_until_it_is_ta
         (("a kill", Meanwhile::Nothing), longest(2, 10, 8)),
         (("a partition that was handed over", Meanwhile::Nothing), longest(1, 5, 1)),
     ];
+    assert_eq!(found.longest_alone(), Duration::from_secs(8));
     assert_eq!(found.0, BTreeMap::from(expected));
 }
 
@@ -191,6 +198,7 @@ fn a_gap_is_told_apart_where_another_process_went_before_the_group_had_settled()
     let seconds = SignedDuration::from_secs;
     let longest = Longest { times: 2, longest: seconds(10), from: at(10), settling: seconds(6) };
     assert_eq!(found.longest_settling(), Duration::from_secs(6));
+    assert_eq!(found.longest_alone(), Duration::ZERO);
     assert_eq!(found.0, BTreeMap::from([(("a kill", Meanwhile::OthersWent), longest)]));
 }
 

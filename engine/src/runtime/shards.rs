@@ -30,6 +30,7 @@ use crate::ports::ledger::Ledger;
 use crate::ports::tap_log::{TapLog, TapLogEvent, TapRecord};
 use crate::shard::{NamingRoom, Shard};
 use crate::term::Term;
+use crate::time::Timestamp;
 
 /// Batches that wait for one shard; then its partition pauses.
 const SHARD_QUEUE_BATCHES: usize = 4;
@@ -73,6 +74,15 @@ impl OwnedPartition {
         let settled = self.tenure.settled_prefix();
         let is_news = settled != self.committed && self.tenure.may_commit(settled);
         is_news.then(|| (self.tenure.partition(), settled))
+    }
+
+    /// For how long the first record waits, by `now`, that the full shard has no room for. How much the log has by then is
+    /// not known: the partition is paused.
+    fn held_for(&self, now: Timestamp) -> Duration {
+        let first = self.stash.front().and_then(|batch| batch.first());
+        // What comes before is folded once more, and was decided in its time.
+        let undecided = first.filter(|record| record.offset >= self.tenure.next_undecided());
+        undecided.map_or(Duration::ZERO, |record| now.since(record.received))
     }
 }
 
@@ -360,7 +370,9 @@ impl Dispatcher {
             self.commit(settled).await;
         }
         self.forget_drained();
+        let now = self.context.clock.now();
         for (partition, owned) in &self.partitions {
+            self.context.status.set_held(*partition, owned.held_for(now));
             let undecided = owned.tenure.next_undecided();
             self.context.status.set_lag(*partition, owned.end.saturating_sub(undecided));
             self.context
@@ -388,5 +400,33 @@ impl Dispatcher {
         let partitions: Vec<u32> = self.partitions.keys().copied().collect();
         self.end_tenures(&partitions);
         while self.settlers.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::invariants::Watch;
+
+    #[test]
+    fn a_record_that_has_no_room_is_told_by_its_age_unless_it_was_decided_before() {
+        let second = |second: i64| Timestamp::from_millis(second * 1_000);
+        let record = |offset, received| TapRecord { offset, received: second(received), value: Bytes::new() };
+        let (watch, (batches, _)) = (Arc::new(Watch::new()), mpsc::channel(1));
+        let tenure = Tenure::beginning_with(7, 0, OwnerToken(1), Duration::ZERO, watch);
+        let mut owned = OwnedPartition {
+            tenure: Arc::new(tenure),
+            batches,
+            stash: VecDeque::new(),
+            committed: 7,
+            end: 9,
+        };
+        assert_eq!(owned.held_for(second(100)), Duration::ZERO, "everything has room");
+        owned.stash.push_back(vec![record(7, 40), record(8, 90)]);
+        assert_eq!(owned.held_for(second(100)), Duration::from_secs(60));
+        owned.tenure.decided(8, []);
+        assert_eq!(owned.held_for(second(100)), Duration::ZERO, "the day is folded once more");
     }
 }

@@ -423,10 +423,17 @@ impl Status {
             .set(as_gauge(usize::try_from(records).unwrap_or(usize::MAX)));
     }
 
+    /// For how long a partition's first record waits that its full shard has no room for.
+    pub(crate) fn set_held(&self, partition: u32, held: Duration) {
+        metrics::gauge!("gatebell_held_seconds", "partition" => partition.to_string())
+            .set(held.as_secs_f64());
+    }
+
     /// A partition is no longer ours.
     pub(crate) fn forget_partition(&self, partition: u32) {
         // What its next owner has to catch up with is not ours to show.
         self.set_lag(partition, 0);
+        self.set_held(partition, Duration::ZERO);
         self.set_unsettled(partition, 0);
         locked(&self.lags).remove(&partition);
     }
