@@ -109,7 +109,7 @@ impl LaneFixture {
         };
         let now = self.context.clock.monotonic();
         let refs = self.context.index.refs_of(&notice).expect("a pupil and a guardian of the registry");
-        Box::new(Pending::new((notice, refs), NoticeStart::Queued, Arc::clone(&self.tenure), now))
+        Pending::new((notice, refs), NoticeStart::Queued, Arc::clone(&self.tenure), now)
     }
 
     /// An arrival that is claimed, looked up and ready to leave.

@@ -12,7 +12,7 @@ mod ending;
 mod submitting;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub(crate) struct Lane {
     on_wire: FuturesUnordered<BoxFuture<'static, Vec<Answered>>>,
     messages_on_wire: usize,
     recording: FuturesUnordered<BoxFuture<'static, Result<Box<Pending>, Box<Pending>>>>,
-    finished: Vec<Finished>,
+    finished: VecDeque<Finished>,
     flushing: FuturesUnordered<BoxFuture<'static, Vec<Finished>>>,
     looking_up: RecipientRoom,
     paused: Option<(Duration, Pause)>,
@@ -90,7 +90,7 @@ impl Lane {
             on_wire: FuturesUnordered::new(),
             messages_on_wire: 0,
             recording: FuturesUnordered::new(),
-            finished: Vec::new(),
+            finished: VecDeque::new(),
             flushing: FuturesUnordered::new(),
             looking_up: RecipientRoom::default(),
             paused: None,

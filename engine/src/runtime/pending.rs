@@ -43,8 +43,8 @@ impl Pending {
         start: NoticeStart,
         tenure: Arc<Tenure>,
         read_at: Duration,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             notice,
             refs,
             start,
@@ -55,12 +55,7 @@ impl Pending {
             attempt: 1,
             tries: 0,
             in_doubt: false,
-        }
-    }
-
-    /// Whose predecessor may have sent it: until its claim is taken over, nobody knows.
-    pub(crate) fn in_doubt(self) -> Self {
-        Self { in_doubt: true, ..self }
+        })
     }
 
     pub(crate) fn rank(&self) -> Rank {

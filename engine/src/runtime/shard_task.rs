@@ -125,9 +125,11 @@ impl ShardTask {
                     continue;
                 }
                 open += 1;
+                // Its predecessor may have sent it: until its claim is taken over, nobody knows.
                 let in_doubt = self.known.take_in_doubt(&notice.id);
-                let item = Pending::new((notice, refs), routed.start, Arc::clone(&self.tenure), read_at);
-                pending.push(Box::new(if in_doubt { item.in_doubt() } else { item }));
+                let mut item = Pending::new((notice, refs), routed.start, Arc::clone(&self.tenure), read_at);
+                item.in_doubt = in_doubt;
+                pending.push(item);
             }
             if let Outcome::Rejected(reason) = decision.outcome {
                 open += 1;

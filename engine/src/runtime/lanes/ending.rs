@@ -122,7 +122,7 @@ impl Lane {
             return;
         }
         item.tenure.take_off();
-        self.finished.push(Finished { item, end });
+        self.finished.push_back(Finished { item, end });
     }
 
     /// Nothing more is sent. What is in doubt stays so: only the gateway knows.
@@ -144,7 +144,7 @@ impl Lane {
             gateway_id: Some(gateway_id),
             reason: None,
         };
-        self.finished.push(Finished { item, end });
+        self.finished.push_back(Finished { item, end });
     }
 
     pub(super) fn start_flushes(&mut self) {
