@@ -6,8 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +16,7 @@ use gatebell_engine::notice::{Channel, Passages};
 use gatebell_engine::ports::PortError;
 use gatebell_engine::ports::channel::{ChannelConnector, LaneProfile};
 use gatebell_engine::ports::clock::{Clock, ScaledClock};
-use gatebell_engine::ports::seats::{SEAT_LAPSES_AFTER, Seats};
+use gatebell_engine::ports::seats::{SEAT_LAPSES_AFTER, Seating, Seats};
 use gatebell_engine::ports::tap_log::partition_of;
 use gatebell_engine::registry::ReaderDirection;
 use gatebell_engine::runtime::{Engine, EngineError, Ports, Settings};
@@ -185,19 +184,25 @@ async fn who_loses_its_seat_leaves_its_partitions_to_those_who_have_one_and_come
     assert_eq!(world.tap_log.breaches(), [] as [&str; 0]);
 }
 
-/// A seat in a store that does not always answer.
-#[derive(Default)]
-struct SilentStore {
-    is_silent: AtomicBool,
+/// A seat in a store that answers what the test says, or nothing.
+struct ScriptedSeat {
+    answer: Mutex<Option<Seating>>,
+}
+
+impl ScriptedSeat {
+    fn held() -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(Some(Seating::Held)) })
+    }
+
+    fn answers(&self, answer: Option<Seating>) {
+        *self.answer.lock().unwrap() = answer;
+    }
 }
 
 #[async_trait]
-impl Seats for SilentStore {
-    async fn hold(&self) -> Result<bool, PortError> {
-        if self.is_silent.load(Ordering::SeqCst) {
-            return Err(PortError::new("seats", "no answer"));
-        }
-        Ok(true)
+impl Seats for ScriptedSeat {
+    async fn hold(&self) -> Result<Seating, PortError> {
+        self.answer.lock().unwrap().ok_or_else(|| PortError::new("seats", "no answer"))
     }
 
     async fn leave(&self) -> Result<(), PortError> {
@@ -209,19 +214,38 @@ impl Seats for SilentStore {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_stops_the_sending_and_moves_no_partition() {
     let mut world = World::with_seats(1);
-    let store = Arc::new(SilentStore::default());
-    let _first = world.start_on(1, &Faults::none(), Arc::<SilentStore>::clone(&store));
+    let seat = ScriptedSeat::held();
+    let _first = world.start_on(1, &Faults::none(), Arc::<ScriptedSeat>::clone(&seat));
     assert_eq!(world.senders_of_a_tap_in_each_partition().await, [1, 1]);
 
-    store.is_silent.store(true, Ordering::SeqCst);
+    seat.answers(None);
     tokio::time::sleep(LONG_SLEEP).await;
     assert_eq!(world.senders_of_a_tap_in_each_partition().await, [] as [u64; 0], "it holds");
     assert_eq!((world.tap_log.unowned(), world.tap_log.tally().left), (0, 0));
 
     let sent_before = world.sms.arrivals().len();
-    store.is_silent.store(false, Ordering::SeqCst);
+    seat.answers(Some(Seating::Held));
     tokio::time::sleep(SENT_WITHIN).await;
     assert_eq!(world.sms.arrivals().len(), sent_before + 2, "and goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_divides_the_rates_by_another_number_leaves_its_partitions_to_the_others() {
+    let mut world = World::with_seats(1);
+    let seat = ScriptedSeat::held();
+    let _first = world.start_on(1, &Faults::none(), Arc::<ScriptedSeat>::clone(&seat));
+    let _second = world.start(2);
+    tokio::time::sleep(SENT_WITHIN).await;
+    assert_eq!(world.senders_of_a_tap_in_each_partition().await, [1, 2]);
+
+    seat.answers(Some(Seating::DividedOtherwise { ours: 3, theirs: 4 }));
+    tokio::time::sleep(SENT_WITHIN).await;
+    assert_eq!(world.senders_of_a_tap_in_each_partition().await, [2, 2]);
+
+    seat.answers(Some(Seating::Held));
+    tokio::time::sleep(SENT_WITHIN).await;
+    assert_eq!(world.senders_of_a_tap_in_each_partition().await, [1, 2], "all share by one number again");
+    assert_eq!(world.tap_log.breaches(), [] as [&str; 0]);
 }
 
 /// What it had settled may not be committed any more: the next owner may have come further.

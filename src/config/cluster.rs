@@ -8,6 +8,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gatebell_engine::ports::seats::SEATS_MAX;
+
 use super::lanes::LaneLimits;
 use super::secret::SecretSource;
 use super::section::Section;
@@ -122,7 +124,7 @@ impl Cluster {
         let kafka = Kafka::read(top.table("kafka"));
         let scylla = Scylla::read(top.table("scylla"));
         let mut cluster = top.table("cluster");
-        let processes_max = at_least_one(&mut cluster, "processes_max", 256, 3);
+        let processes_max = at_least_one(&mut cluster, "processes_max", SEATS_MAX, 3);
         let contact_key = cluster.secret("contact_key");
         if contact_key.is_none() {
             cluster

@@ -14,14 +14,34 @@ use super::PortError;
 /// fell asleep holds its lanes before another process takes its place.
 pub const SEAT_LAPSES_AFTER: Duration = Duration::from_secs(15);
 
+/// More processes than anybody starts, by far: nobody divides the rates by more.
+pub const SEATS_MAX: u32 = 64;
+
+/// What came of asking for a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seating {
+    /// The seat is ours.
+    Held,
+    /// Others hold all there are.
+    AllTaken,
+    /// Somebody holds a seat who divides the rates by another number: a share of theirs and one of ours could be more than
+    /// the whole.
+    DividedOtherwise {
+        /// The number of seats by which this process divides.
+        ours: u32,
+        /// And the other one.
+        theirs: u32,
+    },
+}
+
 /// Where processes take their seats. One task owns it.
 ///
 /// *Promises:* no more processes hold a seat at once than there are seats; a seat that was taken or renewed stays ours for
 /// [`SEAT_LAPSES_AFTER`].
 #[async_trait]
 pub trait Seats: Send + Sync {
-    /// Takes a seat or renews ours; `false` when all are taken.
-    async fn hold(&self) -> Result<bool, PortError>;
+    /// Takes a seat or renews ours. After an error it may be ours for some time, and is not counted on.
+    async fn hold(&self) -> Result<Seating, PortError>;
 
     /// Gives our seat back, if we hold one.
     async fn leave(&self) -> Result<(), PortError>;
@@ -33,8 +53,8 @@ pub struct OnlySeat;
 
 #[async_trait]
 impl Seats for OnlySeat {
-    async fn hold(&self) -> Result<bool, PortError> {
-        Ok(true)
+    async fn hold(&self) -> Result<Seating, PortError> {
+        Ok(Seating::Held)
     }
 
     async fn leave(&self) -> Result<(), PortError> {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::status::Status;
 use super::vitals::Vitals;
 use crate::ports::clock::Clock;
-use crate::ports::seats::Seats;
+use crate::ports::seats::{Seating, Seats};
 
 /// How often the seat is renewed, in real time.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -26,13 +26,21 @@ pub(crate) async fn run(context: SeatContext, stop: CancellationToken) {
     loop {
         let asked_at = context.clock.monotonic();
         match context.seats.hold().await {
-            Ok(true) => {
+            Ok(Seating::Held) => {
                 context.vitals.seat_confirmed(asked_at);
                 context.status.recovered("seat");
             }
-            Ok(false) => {
+            Ok(Seating::AllTaken) => {
                 context.vitals.seat_lost();
                 context.status.trouble("seat", &"as many processes send already as may; this one waits");
+            }
+            Ok(Seating::DividedOtherwise { ours, theirs }) => {
+                context.vitals.seat_lost();
+                let why = format_args!(
+                    "processes_max is {ours} here and {theirs} in a process that runs or died within the last half minute: \
+                     the gateways' rates are divided by one number; stop all processes and start them with the same one"
+                );
+                context.status.trouble("seat", &why);
             }
             Err(cause) => context.status.trouble("seat", &cause),
         }

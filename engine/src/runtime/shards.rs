@@ -100,7 +100,7 @@ pub(crate) struct Dispatcher {
     damaged: BTreeMap<u32, String>,
     /// Former tenures of this process by partition, of which the ledger may not have everything yet.
     former: BTreeMap<u32, Vec<Arc<Tenure>>>,
-    /// Another process has this one's seat: the log is not asked for anything.
+    /// There is no seat for this process: the log is not asked for anything.
     stands_aside: bool,
     shards: Tasks,
     settlers: Tasks,
@@ -345,15 +345,13 @@ impl Dispatcher {
         tracing::info!(?partitions, "handed the partitions over");
     }
 
-    /// Gives everything up when all seats are taken, and comes back with the next seat: partitions of a process that may not
+    /// Gives everything up when there is no seat for this process, and comes back with the next seat: partitions of a process that may not
     /// send would wait there until their notices are of no use.
     async fn follow_seat(&mut self) {
         if self.stands_aside {
             self.stands_aside = !self.context.vitals.seat_is_fresh();
         } else if self.context.vitals.has_no_seat() {
-            tracing::warn!(
-                "other processes have all seats: giving the partitions up until there is one again"
-            );
+            tracing::warn!("no seat for this process: giving the partitions up until there is one");
             self.assigned.clear();
             self.give_up(&self.partitions.keys().copied().collect::<Vec<_>>()).await;
             self.log.leave().await;

@@ -82,7 +82,7 @@ impl Vitals {
         self.seatings.load(Ordering::SeqCst)
     }
 
-    /// All seats are taken.
+    /// There is no seat for this process.
     pub(crate) fn seat_lost(&self) {
         self.seat_ms.store(NEVER, Ordering::SeqCst);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use gatebell_engine::ports::PortError;
-use gatebell_engine::ports::seats::{SEAT_LAPSES_AFTER, Seats};
+use gatebell_engine::ports::seats::{SEAT_LAPSES_AFTER, SEATS_MAX, Seating, Seats};
 
 use super::error::store_error;
 use super::session::{CqlSession, Read, Swap};
@@ -19,11 +19,7 @@ use super::session::{CqlSession, Read, Swap};
 const POOL: &str = "gateways";
 /// What the store may cut off a lease by counting whole seconds and by its nodes' clocks being apart.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// More processes than anybody would start.
-const SEATS_MAX: u32 = 1_000;
-/// Seats that are looked at when one is taken, also where there are fewer: somebody may share by another number.
-const LOOKED_AT_MIN: i32 = 64;
-/// Bytes of a holder that are its name; after them comes the number of seats by which it shares.
+/// Bytes of a holder that are its name; after them comes the number of seats by which it divides.
 const NAME_LEN: usize = 16;
 
 /// One process's way to the seats of a keyspace.
@@ -31,7 +27,7 @@ const NAME_LEN: usize = 16;
 pub struct CqlSeats {
     session: Arc<CqlSession>,
     pool: String,
-    seats: i32,
+    seats: u32,
     lease_s: i32,
     /// Nobody else's name, since a process that starts again is another one, and `seats`.
     owner: [u8; NAME_LEN + 4],
@@ -54,7 +50,7 @@ impl CqlSeats {
         processes_max: u32,
         lease: Duration,
     ) -> Result<Self, PortError> {
-        let seats = i32::try_from(processes_max.min(SEATS_MAX)).expect("at most a thousand");
+        let seats = processes_max.min(SEATS_MAX);
         let lease_s = i32::try_from(lease.as_secs()).expect("some seconds");
         let mut owner = [0; NAME_LEN + 4];
         let (name, shared_by) = owner.split_at_mut(NAME_LEN);
@@ -89,42 +85,39 @@ impl CqlSeats {
         self.session.swap(&self.renew, values).await
     }
 
-    /// Who holds which seat.
+    /// Who holds which seat, also of those that are there only for who divides by more.
     async fn owners(&self) -> Result<Vec<(i32, Option<Vec<u8>>)>, PortError> {
-        try_join_all((0..self.seats.max(LOOKED_AT_MIN)).map(async |seat| {
+        try_join_all((0..as_column(SEATS_MAX)).map(async |seat| {
             let row: Option<(Option<Vec<u8>>,)> = self.session.row(&self.select, (&self.pool, seat)).await?;
             Ok((seat, row.and_then(|(owner,)| owner)))
         }))
         .await
     }
 
-    /// An error where somebody shares by another number: their shares and ours could be more than the whole (L1).
-    fn check_shares(&self, owners: &[(i32, Option<Vec<u8>>)]) -> Result<(), PortError> {
-        let shared_by = |owner: &[u8]| Some(i32::from_be_bytes(owner.get(NAME_LEN..)?.try_into().ok()?));
-        let others = owners.iter().filter_map(|(_, owner)| shared_by(owner.as_deref()?));
-        match others.into_iter().find(|seats| *seats != self.seats) {
-            None => Ok(()),
-            Some(seats) => Err(store_error(format_args!(
-                "processes_max is {} here and {seats} in a process that runs: the gateways' rates are shared by one number; \
-                 stop all processes, then start them with the same one",
-                self.seats
-            ))),
-        }
+    /// The number by which one of `owners` divides, where it is not ours. A name alone tells nothing of it.
+    fn divided_otherwise(&self, owners: &[(i32, Option<Vec<u8>>)]) -> Option<u32> {
+        let divides_by = |owner: &[u8]| Some(u32::from_be_bytes(owner.get(NAME_LEN..)?.try_into().ok()?));
+        let others = owners.iter().filter_map(|(_, owner)| divides_by(owner.as_deref()?));
+        others.into_iter().find(|seats| *seats != self.seats)
     }
 
-    /// Takes a seat that is free, if any.
-    async fn take(&self) -> Result<Option<i32>, PortError> {
+    /// Takes a seat that is free, if any, and no seat where somebody divides by another number: their shares and ours could
+    /// be more than the whole (L1).
+    async fn take(&self) -> Result<Seating, PortError> {
         let owners = self.owners().await?;
-        self.check_shares(&owners)?;
+        if let Some(theirs) = self.divided_otherwise(&owners) {
+            return Ok(Seating::DividedOtherwise { ours: self.seats, theirs });
+        }
         // Taken by a call of ours whose answer was lost.
         if let Some((seat, _)) = owners.iter().find(|(_, owner)| owner.as_deref() == Some(&self.owner))
             && self.renew(*seat).await?
         {
-            return Ok(Some(*seat));
+            self.set_held(Some(*seat));
+            return Ok(Seating::Held);
         }
         let free: Vec<i32> = owners
             .into_iter()
-            .filter(|(seat, owner)| *seat < self.seats && owner.is_none())
+            .filter(|(seat, owner)| *seat < as_column(self.seats) && owner.is_none())
             .map(|(seat, _)| seat)
             .collect();
         // Each process begins elsewhere, so that those that start together seldom try the same one.
@@ -134,14 +127,15 @@ impl CqlSeats {
             if self.session.swap(&self.take, values).await? {
                 // Once more, since another may have come at the same time: one of the two sees both.
                 let owners = self.owners().await?;
-                if let Err(other_number) = self.check_shares(&owners) {
+                if let Some(theirs) = self.divided_otherwise(&owners) {
                     self.session.swap(&self.leave, (&self.pool, *seat, self.owner)).await?;
-                    return Err(other_number);
+                    return Ok(Seating::DividedOtherwise { ours: self.seats, theirs });
                 }
-                return Ok(Some(*seat));
+                self.set_held(Some(*seat));
+                return Ok(Seating::Held);
             }
         }
-        Ok(None)
+        Ok(Seating::AllTaken)
     }
 
     fn held(&self) -> Option<i32> {
@@ -153,19 +147,22 @@ impl CqlSeats {
     }
 }
 
+/// A number of at most [`SEATS_MAX`] as the store has it.
+fn as_column(number: u32) -> i32 {
+    i32::try_from(number).expect("at most some dozens")
+}
+
 #[async_trait]
 impl Seats for CqlSeats {
-    async fn hold(&self) -> Result<bool, PortError> {
+    async fn hold(&self) -> Result<Seating, PortError> {
         if let Some(seat) = self.held() {
             if self.renew(seat).await? {
-                return Ok(true);
+                return Ok(Seating::Held);
             }
             self.set_held(None);
             tracing::warn!(seat, "the seat was not renewed in time and is lost; looking for another");
         }
-        let taken = self.take().await?;
-        self.set_held(taken);
-        Ok(taken.is_some())
+        self.take().await
     }
 
     async fn leave(&self) -> Result<(), PortError> {
@@ -189,6 +186,7 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(5);
     const WAIT_MAX: Duration = Duration::from_secs(60);
+    const RACES: usize = 20;
 
     async fn processes(count: usize, seats: u32, lease: Duration) -> Vec<CqlSeats> {
         let (session, pool) = (fixture::session().await, fixture::unique());
@@ -196,9 +194,13 @@ mod tests {
         join_all(made).await.into_iter().map(Result::unwrap).collect()
     }
 
-    /// Who holds after each has asked once, an answer lost to contention counting as no.
+    /// Whether `process` holds a seat after it has asked once, an answer lost to contention counting as no.
+    async fn holds(process: &CqlSeats) -> bool {
+        process.hold().await.is_ok_and(|seating| seating == Seating::Held)
+    }
+
     async fn holders(processes: &[CqlSeats]) -> Vec<bool> {
-        join_all(processes.iter().map(async |process| process.hold().await.unwrap_or(false))).await
+        join_all(processes.iter().map(holds)).await
     }
 
     async fn holders_reach(processes: &[CqlSeats], expected: usize) -> Vec<bool> {
@@ -232,7 +234,7 @@ mod tests {
         let mut all = processes(4, 1, LEASE).await;
         let sleeper = all.pop().unwrap();
         let asked_at = Instant::now();
-        assert!(sleeper.hold().await.unwrap());
+        assert_eq!(sleeper.hold().await.unwrap(), Seating::Held);
         let deadline = Instant::now() + WAIT_MAX;
         loop {
             let held = holders(&all).await.into_iter().filter(|held| *held).count();
@@ -246,24 +248,38 @@ mod tests {
         assert!(asked_at.elapsed() >= promised, "taken after {:?}", asked_at.elapsed());
         let seat = sleeper.held().unwrap();
         assert!(!sleeper.renew(seat).await.unwrap(), "the row is another's");
-        assert!(!sleeper.hold().await.unwrap(), "and there is no other seat");
+        assert_eq!(sleeper.hold().await.unwrap(), Seating::AllTaken, "and there is no other seat");
         sleeper.leave().await.unwrap();
         assert_eq!(holders_reach(&all, 1).await.len(), 3, "leaving took nobody's seat away");
     }
 
     #[tokio::test]
-    async fn who_shares_by_another_number_gets_no_seat_while_others_hold_one() {
+    async fn who_divides_by_another_number_gets_no_seat_while_others_hold_one() {
         let (session, pool) = (fixture::session().await, fixture::unique());
-        let of = |seats| CqlSeats::in_pool(Arc::clone(&session), &pool, seats, SEAT_LAPSES_AFTER + WAIT_MAX);
-        let (three, four) = (of(3).await.unwrap(), of(4).await.unwrap());
-        assert!(three.hold().await.unwrap());
-        let refused = four.hold().await.unwrap_err().to_string();
-        assert!(refused.contains("processes_max is 4 here and 3 in a process that runs"), "{refused}");
+        let by = |seats| CqlSeats::in_pool(Arc::clone(&session), &pool, seats, SEAT_LAPSES_AFTER + WAIT_MAX);
+        let (few, many) = (by(3).await.unwrap(), by(SEATS_MAX).await.unwrap());
+        assert_eq!(few.hold().await.unwrap(), Seating::Held);
+        let refused = Seating::DividedOtherwise { ours: SEATS_MAX, theirs: 3 };
+        assert_eq!(many.hold().await.unwrap(), refused);
 
-        three.leave().await.unwrap();
-        assert!(four.hold().await.unwrap());
-        let refused = three.hold().await.unwrap_err().to_string();
-        assert!(refused.contains("processes_max is 3 here and 4 in a process that runs"), "{refused}");
+        few.leave().await.unwrap();
+        assert_eq!(many.hold().await.unwrap(), Seating::Held);
+        let refused = Seating::DividedOtherwise { ours: 3, theirs: SEATS_MAX };
+        assert_eq!(few.hold().await.unwrap(), refused, "whichever of the seats the other one has");
+    }
+
+    /// Both find all seats free, and each takes another one.
+    #[tokio::test]
+    async fn of_two_who_divide_by_different_numbers_and_come_at_once_never_both_hold() {
+        let session = fixture::session().await;
+        for _ in 0..RACES {
+            let pool = fixture::unique();
+            let by =
+                |seats| CqlSeats::in_pool(Arc::clone(&session), &pool, seats, SEAT_LAPSES_AFTER + WAIT_MAX);
+            let (three, four) = (by(3).await.unwrap(), by(4).await.unwrap());
+            let both = tokio::join!(holds(&three), holds(&four));
+            assert_ne!(both, (true, true));
+        }
     }
 
     #[tokio::test]
@@ -275,6 +291,6 @@ mod tests {
         let process = CqlSeats::in_pool(Arc::clone(&session), &pool, 1, lease).await.unwrap();
         session.swap_answers_lost.store(1, SeqCst);
         process.hold().await.unwrap_err();
-        assert!(process.hold().await.unwrap(), "the one seat is ours");
+        assert_eq!(process.hold().await.unwrap(), Seating::Held, "the one seat is ours");
     }
 }

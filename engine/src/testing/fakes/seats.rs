@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::{Faults, locked};
 use crate::ports::PortError;
 use crate::ports::clock::Clock;
-use crate::ports::seats::{SEAT_LAPSES_AFTER, Seats};
+use crate::ports::seats::{SEAT_LAPSES_AFTER, Seating, Seats};
 
 /// What survives a crash: who sits, and until when.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl FakeSeats {
         FakeSeat { seats: self.clone(), process, faults }
     }
 
-    fn hold(&self, process: u64, faults: &Faults) -> bool {
+    fn hold(&self, process: u64, faults: &Faults) -> Seating {
         let now = self.clock.monotonic();
         let mut taken = locked(&self.taken);
         if taken.get(&process).is_some_and(|lapses_at| *lapses_at <= now) {
@@ -41,10 +41,10 @@ impl FakeSeats {
             if taken.insert(process, now + SEAT_LAPSES_AFTER).is_none() {
                 faults.note(|| "takes a seat".to_owned());
             }
-            return true;
+            return Seating::Held;
         }
         faults.journal().reached("seats all taken");
-        false
+        Seating::AllTaken
     }
 }
 
@@ -57,7 +57,7 @@ pub struct FakeSeat {
 
 #[async_trait]
 impl Seats for FakeSeat {
-    async fn hold(&self) -> Result<bool, PortError> {
+    async fn hold(&self) -> Result<Seating, PortError> {
         let (seats, process, faults) = (self.seats.clone(), self.process, self.faults.clone());
         self.faults.call("seats", move || seats.hold(process, &faults)).await
     }
