@@ -28,13 +28,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the last rejected records: place, time of receipt, reason and size, nothing of what they hold
+    /// List the last rejected records: place, time of receipt, reason and size as kept, nothing of what they hold
     List {
         /// How many at most
         #[arg(long, value_name = "RECORDS", default_value_t = 100)]
         limit: usize,
     },
-    /// Print what one record holds. It may be personal: mind where it goes
+    /// Print what one record holds; of one that is too long for the log of rejected records, what that has kept of it. It
+    /// may be personal: mind where it goes
     Show {
         /// Its place in the tap log, as the list has it
         #[arg(value_name = "PARTITION/OFFSET")]

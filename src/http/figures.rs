@@ -74,7 +74,10 @@ const HISTOGRAMS: [(&str, &str); 5] = [
     ("gatebell_tap_append_seconds", "Time until a report's taps were durable"),
     ("gatebell_commit_seconds", "Time of one commit to disk, by port"),
     ("gatebell_submit_seconds", "Time to the answer of a gateway or push backend"),
-    ("gatebell_store_request_seconds", "Time of one request to the CQL store, by kind of request"),
+    (
+        "gatebell_store_request_seconds",
+        "Time of one request to the CQL store from when it leaves, by kind of request",
+    ),
     ("gatebell_tap_to_answer_seconds", "Time from a tap's decision to the answer for its notice, by channel"),
 ];
 

@@ -27,11 +27,14 @@ const CREATE_TIME: &str = "CreateTime";
 const CLEANUP: &str = "cleanup.policy";
 const COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
 const RETENTION_MS: &str = "retention.ms";
+const RETENTION_BYTES: &str = "retention.bytes";
+/// No limit of size or age.
+const UNLIMITED: &str = "-1";
 const IN_SYNC_MIN: &str = "min.insync.replicas";
 /// Copies from which on two of them must have a record before its sender is thanked: with fewer, one that is down would
 /// stop everything.
 const COPIES_FOR_TWO_IN_SYNC: u32 = 3;
-/// Decisions look at today and yesterday, and a start reads their taps again.
+/// Decisions look at today and yesterday, and a start reads their taps again; receipts prove deliveries of as many days.
 const RETENTION_MIN: Duration = Duration::from_secs(3 * 86_400);
 
 /// What was found at the start.
@@ -165,7 +168,7 @@ async fn make_missing(settings: &KafkaSettings) -> Result<(), KafkaSetupError> {
     let found = look(settings).await?;
     let is_missing = |topic: &str| found.partitions_of(topic) == 0;
     let retention_ms =
-        if settings.made_up_city { "-1".to_owned() } else { settings.retention.as_millis().to_string() };
+        if settings.made_up_city { UNLIMITED.to_owned() } else { settings.retention.as_millis().to_string() };
     let compaction_lag_ms = COMPACTION_LAG.as_millis().to_string();
     let timestamps = if settings.made_up_city { CREATE_TIME } else { APPEND_TIME };
     let in_sync_min = if settings.replication.get() >= COPIES_FOR_TWO_IN_SYNC { "2" } else { "1" };
@@ -182,14 +185,17 @@ async fn make_missing(settings: &KafkaSettings) -> Result<(), KafkaSetupError> {
         NewTopic::new(name, partitions, TopicReplication::Fixed(copies)).set(IN_SYNC_MIN, in_sync_min)
     };
     let wanted = [
-        topic(&taps, taps_partitions).set(TIMESTAMPS, timestamps).set(RETENTION_MS, &retention_ms),
+        topic(&taps, taps_partitions)
+            .set(TIMESTAMPS, timestamps)
+            .set(RETENTION_MS, &retention_ms)
+            .set(RETENTION_BYTES, UNLIMITED),
         topic(&rejected, 1).set(RETENTION_MS, &retention_ms),
         topic(&registry, 1)
             .set(TIMESTAMPS, timestamps)
             .set(CLEANUP, "compact")
             .set(COMPACTION_LAG_MS, &compaction_lag_ms)
             .set("delete.retention.ms", &compaction_lag_ms),
-        topic(&receipts, taps_partitions).set(RETENTION_MS, &retention_ms),
+        topic(&receipts, taps_partitions).set(RETENTION_MS, &retention_ms).set(RETENTION_BYTES, UNLIMITED),
     ];
     let missing: Vec<NewTopic<'_>> = wanted.into_iter().filter(|topic| is_missing(topic.name)).collect();
     if missing.is_empty() {
@@ -269,17 +275,25 @@ fn check_config(
             return unfit(format!("{COMPACTION_LAG_MS}={lag_ms}"), &needed, set_it(&needed));
         }
     }
-    if topic == settings.taps_topic() {
+    let must_be_kept = [settings.taps_topic(), settings.receipts_topic()].iter().any(|name| name == topic);
+    if must_be_kept {
         let retention_ms = value(RETENTION_MS);
-        let is_long = retention_ms
-            .parse::<i128>()
-            .is_ok_and(|ms| ms == -1 || u128::try_from(ms).is_ok_and(|ms| ms >= RETENTION_MIN.as_millis()));
+        let is_long = retention_ms == UNLIMITED
+            || retention_ms.parse::<u128>().is_ok_and(|ms| ms >= RETENTION_MIN.as_millis());
         if !is_long {
             let needed = format!("{RETENTION_MS}={}", settings.retention.as_millis());
             return unfit(format!("{RETENTION_MS}={retention_ms}"), &needed, set_it(&needed));
         }
+        let retention_bytes = value(RETENTION_BYTES);
+        if retention_bytes != UNLIMITED {
+            let needed = format!("{RETENTION_BYTES}={UNLIMITED}");
+            let remedy = format!("a busy day must not push out what was not read yet; {}", set_it(&needed));
+            return unfit(format!("{RETENTION_BYTES}={retention_bytes}"), &needed, remedy);
+        }
     }
     let in_sync_min = value(IN_SYNC_MIN);
+    // While a partition moves to other brokers, both its old and its new copies are counted.
+    let copies = copies.min(settings.replication.get());
     if copies >= COPIES_FOR_TWO_IN_SYNC && !in_sync_min.parse::<u32>().is_ok_and(|copies| copies >= 2) {
         let needed = format!("{IN_SYNC_MIN}=2");
         let remedy = format!("a record that one broker alone has is lost with it; {}", set_it(&needed));
@@ -332,6 +346,8 @@ fn no_answer(settings: &KafkaSettings, cause: &dyn std::fmt::Display) -> KafkaSe
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     type Topic = fn(&KafkaSettings) -> String;
@@ -340,6 +356,10 @@ mod tests {
     const REJECTED: Topic = KafkaSettings::rejected_topic;
     const REGISTRY: Topic = KafkaSettings::registry_topic;
     const RECEIPTS: Topic = KafkaSettings::receipts_topic;
+
+    fn in_copies(copies: u32) -> KafkaSettings {
+        KafkaSettings { replication: NonZeroU32::new(copies).unwrap(), ..KafkaSettings::default() }
+    }
 
     /// Checks a topic that is as Gatebell makes it in three copies, but for `option`.
     fn check(
@@ -357,6 +377,7 @@ mod tests {
             (CLEANUP, cleanup),
             (COMPACTION_LAG_MS, "172800000"),
             (RETENTION_MS, "2592000000"),
+            (RETENTION_BYTES, "-1"),
             (IN_SYNC_MIN, "2"),
         ];
         check_config(settings, &name, copies, |asked| {
@@ -370,13 +391,16 @@ mod tests {
 
     #[test]
     fn what_would_lose_or_misdecide_is_refused_with_the_command_that_mends_it() {
-        let settings = KafkaSettings::default();
+        let settings = in_copies(3);
         let unfit = [
             (TAPS, 3, TIMESTAMPS, CREATE_TIME, APPEND_TIME),
             (REGISTRY, 3, TIMESTAMPS, CREATE_TIME, APPEND_TIME),
             (TAPS, 1, RETENTION_MS, "259199999", "3456000000"),
             (TAPS, 1, RETENTION_MS, "-2", "3456000000"),
             (TAPS, 1, RETENTION_MS, "", "3456000000"),
+            (RECEIPTS, 1, RETENTION_MS, "3600000", "3456000000"),
+            (TAPS, 1, RETENTION_BYTES, "1073741824", "-1"),
+            (RECEIPTS, 1, RETENTION_BYTES, "1073741824", "-1"),
             (TAPS, 1, CLEANUP, "compact,delete", "delete"),
             (REGISTRY, 1, CLEANUP, "compact,delete", "compact"),
             (TAPS, 3, IN_SYNC_MIN, "1", "2"),
@@ -399,12 +423,12 @@ mod tests {
 
     #[test]
     fn what_loses_nothing_is_left_as_it_was_made() {
-        let settings = KafkaSettings::default();
+        let settings = in_copies(3);
         let fit = [
             (TAPS, 1, RETENTION_MS, "259200000"),
             (TAPS, 1, RETENTION_MS, "-1"),
             (REJECTED, 1, RETENTION_MS, "3600000"),
-            (RECEIPTS, 1, RETENTION_MS, "3600000"),
+            (REJECTED, 1, RETENTION_BYTES, "1073741824"),
             (REJECTED, 1, TIMESTAMPS, CREATE_TIME),
             (RECEIPTS, 1, TIMESTAMPS, CREATE_TIME),
             (TAPS, 1, IN_SYNC_MIN, "1"),
@@ -415,6 +439,14 @@ mod tests {
             let checked = check(&settings, topic, copies, option, found);
             assert!(checked.is_ok(), "{copies} copies, {option}={found}: {checked:?}");
         }
+    }
+
+    /// Two copies that move are four for that time.
+    #[test]
+    fn a_topic_whose_copies_move_stays_fit() {
+        let settings = KafkaSettings { replication: NonZeroU32::new(2).unwrap(), ..KafkaSettings::default() };
+        let checked = check(&settings, TAPS, 4, IN_SYNC_MIN, "1");
+        assert!(checked.is_ok(), "{checked:?}");
     }
 
     #[test]

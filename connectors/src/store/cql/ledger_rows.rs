@@ -35,7 +35,7 @@ impl Stamps {
     /// So many, one just after the other, from [`next`](Self::next) on.
     pub(super) fn next_of(&self, count: usize) -> impl Iterator<Item = Written> {
         let first = self.take(i64::try_from(count).unwrap_or(i64::MAX));
-        (first.us..).map(|us| Written { us })
+        (first.us..).take(count).map(|us| Written { us })
     }
 
     /// The first of `count`.
@@ -193,7 +193,8 @@ mod tests {
     fn stamps_rise_and_earlier_ones_win() {
         let stamps = Stamps::default();
         let (first, second) = (stamps.next(), stamps.next());
-        let several: Vec<Written> = stamps.next_of(3).take(3).collect();
+        let several: Vec<Written> = stamps.next_of(3).collect();
+        assert_eq!(several.len(), 3);
         let rising = [vec![first, second], several, vec![stamps.next()]].concat();
         assert!(rising.is_sorted_by(|one, next| one < next), "{rising:?}");
         let later = Written { us: first.us + 1_000 };
