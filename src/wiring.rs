@@ -39,7 +39,6 @@ use url::Url;
 use crate::config::{AppBackend, CallbackAddress, Configuration, LaneLimits, MitakeGateway};
 use crate::home::Home;
 use secrets::Secrets;
-pub(crate) use secrets::make_key as make_callback_key;
 
 /// The lane of the city's app.
 const APP_LANE: &str = "app";

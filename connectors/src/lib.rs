@@ -7,6 +7,7 @@ pub mod app;
 pub mod damage;
 pub mod data_dir;
 pub mod kafka;
+pub mod key_file;
 pub mod outbound;
 pub mod receipts;
 pub mod registry;

@@ -6,10 +6,6 @@
 //! and who calls for it, is left to the configuration. Card numbers are keys of the registry and stay readable.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
 use aes_gcm_siv::aead::{Aead, Payload};
 use aes_gcm_siv::{Aes256GcmSiv, KeyInit, Nonce};
@@ -21,10 +17,6 @@ use sha2::{Digest, Sha256};
 
 /// Length of a key, in bytes; its file holds it in hexadecimal.
 pub const KEY_LEN_BYTES: usize = 32;
-/// Permissions of a key file: its owner's alone.
-const KEY_FILE_MODE: u32 = 0o600;
-/// Largest key file, in bytes: the digits and some white space.
-const KEY_FILE_LEN_MAX_BYTES: u64 = 256;
 /// How a sealed value begins; another form would begin otherwise.
 const FORM: &str = "s1";
 /// Length of a nonce, in bytes. It is drawn at random: a repeated one would only show that two values are the same.
@@ -34,34 +26,10 @@ const KEY_ID_LEN_BYTES: usize = 4;
 /// Set before a key where its id is derived, so that the id says nothing about the key's other uses.
 const KEY_ID_DOMAIN: &[u8] = b"gatebell contact key id\0";
 
-/// Why there is no key.
+/// A text that is no key.
 #[derive(Debug, thiserror::Error)]
-pub enum ContactKeyError {
-    /// The file system refused.
-    #[error("cannot {what} the contact key file {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Others may read the file.
-    #[error("the contact key file {} is open to others (mode {mode:03o}): run chmod 600 on it", path.display())]
-    OpenToOthers {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// It is none.
-    #[error("the contact key is not {} hexadecimal digits", 2 * KEY_LEN_BYTES)]
-    NotAKey,
-    /// The system gives no random bytes.
-    #[error("cannot make a contact key: the system gives no random bytes")]
-    NoRandomness,
-}
+#[error("the contact key is not {} hexadecimal digits", 2 * KEY_LEN_BYTES)]
+pub struct NotAKey;
 
 /// Why a value could not be sealed or opened. Holds nothing of the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,36 +64,10 @@ pub struct ContactKey {
 }
 
 impl ContactKey {
-    /// Makes a new key in the file at `path`, readable by its owner alone. A file that is there is never replaced: what was
-    /// sealed with its key could not be opened any more.
-    pub fn make(path: &Path) -> Result<(), ContactKeyError> {
-        let mut key = [0; KEY_LEN_BYTES];
-        getrandom::fill(&mut key).map_err(|_| ContactKeyError::NoRandomness)?;
-        let written = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(KEY_FILE_MODE).open(path)?;
-            writeln!(file, "{}", hex::encode(key))?;
-            file.sync_all()
-        };
-        written().map_err(|source| ContactKeyError::Io { path: path.to_owned(), what: "make", source })
-    }
-
-    /// Reads the key from the file at `path`, which only its owner may read.
-    pub fn load(path: &Path) -> Result<Self, ContactKeyError> {
-        let io_error = |source| ContactKeyError::Io { path: path.to_owned(), what: "read", source };
-        let file = OpenOptions::new().read(true).open(path).map_err(io_error)?;
-        let mode = file.metadata().map_err(io_error)?.permissions().mode() & 0o777;
-        if mode & !KEY_FILE_MODE != 0 {
-            return Err(ContactKeyError::OpenToOthers { path: path.to_owned(), mode });
-        }
-        let mut text = String::new();
-        file.take(KEY_FILE_LEN_MAX_BYTES).read_to_string(&mut text).map_err(io_error)?;
-        Self::parse(&SecretString::from(text))
-    }
-
     /// The key whose hexadecimal digits are `text`, white space around them aside.
-    pub fn parse(text: &SecretString) -> Result<Self, ContactKeyError> {
+    pub fn parse(text: &SecretString) -> Result<Self, NotAKey> {
         let mut key = [0; KEY_LEN_BYTES];
-        hex::decode_to_slice(text.expose_secret().trim(), &mut key).map_err(|_| ContactKeyError::NotAKey)?;
+        hex::decode_to_slice(text.expose_secret().trim(), &mut key).map_err(|_| NotAKey)?;
         let digest = Sha256::new().chain_update(KEY_ID_DOMAIN).chain_update(key).finalize();
         let id = hex::encode(&digest[..KEY_ID_LEN_BYTES]);
         Ok(Self { cipher: Aes256GcmSiv::new(&key.into()), id })
@@ -240,28 +182,6 @@ pub(crate) mod tests {
     fn the_same_value_sealed_twice_looks_different() {
         let phone = Personal::new("0912345678");
         assert_ne!(key(1).seal(&phone, "guardian|G1").unwrap(), key(1).seal(&phone, "guardian|G1").unwrap());
-    }
-
-    #[test]
-    fn a_key_is_made_once_and_for_its_owner_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("contact.key");
-        ContactKey::make(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, KEY_FILE_MODE);
-        let first = ContactKey::load(&path).unwrap();
-        assert!(matches!(ContactKey::make(&path), Err(ContactKeyError::Io { what: "make", .. })));
-        assert_eq!(ContactKey::load(&path).unwrap().id(), first.id());
-    }
-
-    #[test]
-    fn a_key_file_that_others_may_read_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("contact.key");
-        ContactKey::make(&path).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let refusal = ContactKey::load(&path).unwrap_err();
-        assert!(matches!(refusal, ContactKeyError::OpenToOthers { mode: 0o640, .. }), "{refusal}");
-        assert!(refusal.to_string().contains("chmod 600"), "{refusal}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
+use std::io;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
-use gatebell_connectors::kafka::{self, KafkaSettings, ScramMechanism, Security, Tls};
+use gatebell_connectors::kafka::{self, KafkaSettings, KafkaSetupError, ScramMechanism, Security, Tls};
+use gatebell_connectors::key_file;
 use gatebell_connectors::receipts::kafka::KafkaReceiptLog;
 use gatebell_connectors::registry::kafka::{KafkaRegistry, KafkaRegistryFeed, Processes};
 use gatebell_connectors::registry::{ProcessReports as _, RegistryStore};
@@ -17,6 +19,7 @@ use gatebell_connectors::sealing::ContactKey;
 use gatebell_connectors::store::books::Books;
 use gatebell_connectors::store::cql::books::CqlBooks;
 use gatebell_connectors::store::cql::commands::CqlCommands;
+use gatebell_connectors::store::cql::key_ids;
 use gatebell_connectors::store::cql::ledger::CqlLedger;
 use gatebell_connectors::store::cql::message_ids::CqlMessageIds;
 use gatebell_connectors::store::cql::offsets::CqlOffsets;
@@ -43,7 +46,6 @@ use super::{Backing, CityClock};
 use crate::config::{
     Cluster, Configuration, Kafka, KafkaSecurity, ScramHash, Scylla, SecretSource, TlsFiles,
 };
-use crate::wiring::make_callback_key;
 
 /// Threads that drive the connections of a process to the store: they wait much and work little.
 const STORE_THREADS: usize = 2;
@@ -104,13 +106,10 @@ pub(crate) struct Prepared {
 impl SharedCity {
     /// The city that `configured` names. Nothing is asked of a server yet.
     pub(super) fn of(configured: &Cluster, clock: CityClock) -> anyhow::Result<Self> {
-        let contact_key = configured.contact_key.fetch().context(
-            "cannot have the contact key: gatebell store migrate makes it in an empty keyspace; to other machines copy it",
-        )?;
         Ok(Self {
             kafka: kafka_settings(&configured.kafka, clock)?,
             cql: cql_settings(&configured.scylla)?,
-            contact_key: ContactKey::parse(&contact_key)?,
+            contact_key: contact_key(&configured.contact_key)?,
             processes_max: configured.processes_max,
             session: OnceLock::new(),
             commands: OnceLock::new(),
@@ -122,7 +121,7 @@ impl SharedCity {
     /// configuration names.
     ///
     /// # Errors
-    /// When something cannot be made, or a key is missing with which others have sealed already.
+    /// When something cannot be made, or this machine has not the keys that the others have.
     pub(crate) fn prepare(
         configured: &Cluster,
         configuration: &Configuration,
@@ -132,34 +131,36 @@ impl SharedCity {
         let cql = cql_settings(&configured.scylla)?;
         let is_in_use = runtime.block_on(schema::version(&cql))? > 0;
         let mut keys = Vec::new();
-        let mut make = |source: &SecretSource, make: &dyn Fn(&Path) -> anyhow::Result<()>| {
+        let mut make = |source: &SecretSource, remedy: &str| {
             let SecretSource::File(file) = source else { return anyhow::Ok(()) };
             if file.exists() {
                 return Ok(());
             }
             if is_in_use {
-                bail!(
-                    "there is no key file {0}, and the keyspace {1} is in use: copy the file from a machine that has it; \
-                     a key for callbacks that no machine has yet is made by: (umask 077; openssl rand -hex 32 > {0})",
-                    file.display(),
-                    configured.scylla.keyspace
-                );
+                let (file, keyspace) = (file.display(), &configured.scylla.keyspace);
+                bail!("there is no key file {file}, and the keyspace {keyspace} is in use: {remedy}");
             }
-            if let Some(folder) = file.parent() {
-                let mut private = DirBuilder::new();
-                private.recursive(true).mode(0o700);
-                private.create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            if make_key(file).with_context(|| format!("cannot make the key file {}", file.display()))? {
+                keys.push(file.display().to_string());
             }
-            make(file)?;
-            keys.push(file.display().to_string());
             Ok(())
         };
-        make(&configured.contact_key, &|file| Ok(ContactKey::make(file)?))?;
+        make(
+            &configured.contact_key,
+            "copy the file from a machine that has it; another key could not open what is sealed",
+        )?;
         for source in configuration.gateways.iter().filter_map(|gateway| gateway.callback_key.as_ref()) {
-            make(source, &|file| make_callback_key(file))?;
+            make(
+                source,
+                "copy the file from a machine that has it; if none has, make it by openssl rand -hex 32 with umask 077, \
+                 the same for all machines",
+            )?;
         }
+        let contact_key = contact_key(&configured.contact_key)?;
         // After the keys: what cannot make them must leave an empty keyspace, or it would never make them again.
         let migration = runtime.block_on(migrate(&cql))?;
+        let session = runtime.block_on(CqlSession::open(&cql))?;
+        runtime.block_on(check_contact_key(&session, &contact_key, &cql.keyspace))?;
         runtime.block_on(kafka::prepare_topics(&kafka_settings(&configured.kafka, clock)?))?;
         Ok(Prepared { schema_from: migration.from, schema_to: migration.to, keys })
     }
@@ -168,8 +169,8 @@ impl SharedCity {
         format!("keyspace {} and the topics {}.*", self.cql.keyspace, self.kafka.topic_prefix)
     }
 
-    /// For those who take no taps: who stamps them is none of their business.
-    fn whoever_stamps_taps(&self) -> KafkaSettings {
+    /// Whoever stamps taps and changes: for those who write neither, and before it is known whether the city is made up.
+    fn whoever_stamps(&self) -> KafkaSettings {
         KafkaSettings { made_up_city: true, ..self.kafka.clone() }
     }
 
@@ -178,6 +179,7 @@ impl SharedCity {
             return Ok(Arc::clone(session));
         }
         let session = self.runtime.block_on(CqlSession::open(&self.cql))?;
+        self.runtime.block_on(check_contact_key(&session, &self.contact_key, &self.cql.keyspace))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
     }
 
@@ -191,9 +193,27 @@ impl SharedCity {
     }
 
     pub(super) fn registry(&self) -> anyhow::Result<Arc<dyn RegistryStore>> {
-        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps_taps()))?;
+        let Err(refusal) = self.runtime.block_on(kafka::existing_topics(&self.kafka)) else {
+            return Ok(Arc::new(self.registry_of_fit_topics()?));
+        };
+        // Unfit for a real city only? A made-up one's taps and changes may carry a made-up time.
+        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps()))?;
+        let registry = self.registry_of_fit_topics()?;
+        if registry.is_made_up()? { Ok(Arc::new(registry)) } else { Err(refusal.into()) }
+    }
+
+    fn registry_of_fit_topics(&self) -> anyhow::Result<KafkaRegistry> {
         let processes = Processes { reports: self.reports()?, runtime: self.runtime.handle().clone() };
-        Ok(Arc::new(KafkaRegistry::new(&self.kafka, self.contact_key.clone(), processes)?))
+        Ok(KafkaRegistry::new(&self.kafka, self.contact_key.clone(), processes)?)
+    }
+
+    /// Whether the city in the topics is a made-up one; one that is not there yet is not.
+    fn is_made_up(&self) -> anyhow::Result<bool> {
+        match self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps())) {
+            Ok(_) => Ok(self.registry_of_fit_topics()?.is_made_up()?),
+            Err(KafkaSetupError::Missing { .. }) => Ok(false),
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     pub(super) fn books(&self) -> anyhow::Result<Arc<dyn Books>> {
@@ -217,7 +237,7 @@ impl SharedCity {
     }
 
     pub(super) fn rejected(&self) -> anyhow::Result<Arc<dyn RejectedLog>> {
-        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps_taps()))?;
+        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps()))?;
         Ok(Arc::new(KafkaRejectedLog::new(&self.kafka)?))
     }
 
@@ -237,9 +257,8 @@ impl SharedCity {
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Backing> {
         let mut kafka = self.kafka.clone();
-        // Known before the topics are judged: a made-up city's taps may carry a made-up time.
-        let are_there = self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps_taps())).is_ok();
-        kafka.made_up_city = kafka.made_up_city || (are_there && self.registry()?.is_made_up()?);
+        // Known before the topics are judged.
+        kafka.made_up_city = kafka.made_up_city || self.is_made_up()?;
         let cluster = self.runtime.block_on(kafka::prepare_topics(&kafka))?;
         let session = self.session()?;
         let reports = self.reports()?;
@@ -277,6 +296,38 @@ impl SharedCity {
             })
         })
     }
+}
+
+/// Makes a key in `file`, and its folder; `false` where another process did so in this moment.
+fn make_key(file: &Path) -> io::Result<bool> {
+    if let Some(folder) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    match key_file::make(file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && file.exists() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn contact_key(source: &SecretSource) -> anyhow::Result<ContactKey> {
+    let key = source.fetch().context(
+        "cannot have the contact key: gatebell store migrate makes it in an empty keyspace; to other machines copy it",
+    )?;
+    ContactKey::parse(&key).with_context(|| format!("{source} is damaged"))
+}
+
+/// An error where the city's contact data is sealed with another key than `ours`.
+async fn check_contact_key(session: &CqlSession, ours: &ContactKey, keyspace: &str) -> anyhow::Result<()> {
+    let citys = key_ids::contact_key(session, ours.id()).await?;
+    if citys != ours.id() {
+        bail!(
+            "the keyspace {keyspace} goes with the contact key {citys}, and this machine's is {}: copy contact key and \
+             callback keys from a machine where gatebell runs",
+            ours.id()
+        );
+    }
+    Ok(())
 }
 
 fn intake_limits(configuration: &Configuration) -> IntakeLimits {

@@ -1,13 +1,11 @@
 //! Secrets on their way from where they lie to the connectors that need them.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io;
 
 use anyhow::{Context as _, anyhow};
 use gatebell_connectors::data_dir::DataDir;
+use gatebell_connectors::key_file;
 use gatebell_connectors::sms::callback_address::CallbackKeys;
 use gatebell_engine::ids::LaneName;
 use gatebell_gateway_sim::{SIMULATOR_APP_KEY, SIMULATOR_PASSWORD, SIMULATOR_USERNAME};
@@ -17,8 +15,6 @@ use crate::config::{Account, Configuration, MitakeGateway, SecretSource};
 
 /// Where the key for callback addresses is kept that we make ourselves, in the data directory.
 const CALLBACK_KEY_FILE: &str = "callback.key";
-/// Bytes of randomness in it.
-const CALLBACK_KEY_LEN_BYTES: usize = 32;
 
 /// Every secret that the configuration names.
 pub(super) struct Secrets {
@@ -109,26 +105,17 @@ pub(super) fn callback_keys(
         (None, None) => return Ok(None),
         (None, Some(directory)) => {
             let file = directory.path().join(CALLBACK_KEY_FILE);
-            make_key(&file).with_context(|| format!("cannot make the key {}", file.display()))?;
+            match key_file::make(&file) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot make the key {}", file.display()));
+                }
+            }
             SecretSource::File(file).fetch()?
         }
     };
     Ok(Some(CallbackKeys::parse(&text)?))
-}
-
-/// Makes a key in `file`, readable by its owner only, unless there is one.
-pub(crate) fn make_key(file: &Path) -> anyhow::Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    let mut made = match made {
-        Ok(made) => made,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut key = [0; CALLBACK_KEY_LEN_BYTES];
-    getrandom::fill(&mut key).context("the system gives no random bytes")?;
-    writeln!(made, "{}", hex::encode(key))?;
-    made.sync_all()?;
-    Ok(())
 }
 
 #[cfg(test)]

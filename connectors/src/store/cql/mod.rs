@@ -25,6 +25,7 @@ mod fixture;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod key_ids;
 pub mod ledger;
 mod ledger_awaiting;
 mod ledger_charges;

@@ -34,6 +34,7 @@ const VERSIONS: &[Version] = &[
     Version { number: 6, statements: include_str!("../../../../config/cql/0006_message_ids.cql") },
     Version { number: 7, statements: include_str!("../../../../config/cql/0007_notices.cql") },
     Version { number: 8, statements: include_str!("../../../../config/cql/0008_terms.cql") },
+    Version { number: 9, statements: include_str!("../../../../config/cql/0009_key_ids.cql") },
 ];
 
 /// A change of the schema waits until all nodes have it.
