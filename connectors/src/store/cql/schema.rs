@@ -15,7 +15,7 @@ use scylla::statement::{Consistency, SerialConsistency};
 use scylla::value::CqlTimestamp;
 
 use super::error::{self, store_error};
-use super::session::{connect, in_keyspace, run};
+use super::session::{connect, in_keyspace, retried, run};
 use super::settings::CqlSettings;
 
 /// One version of the schema.
@@ -203,7 +203,7 @@ async fn hold(driver: &Session, keyspace: &str, number: i32, token: i64) -> Resu
         "SELECT state, migrator, since FROM keyspace.schema_versions WHERE part = 'store' AND version = ?";
     let mut select = Statement::new(in_keyspace(select, keyspace));
     select.set_consistency(Consistency::LocalSerial);
-    let found = driver.query_unpaged(select, (number,)).await.map_err(|error| error::execution(&error))?;
+    let found = retried("schema", || driver.query_unpaged(select.clone(), (number,))).await?;
     let found = found.into_rows_result().map_err(|_| unreadable())?;
     let row = found.maybe_first_row::<(String, i64, CqlTimestamp)>().map_err(|_| unreadable())?;
     let Some((state, holder, CqlTimestamp(since))) = row else { return Ok(Held::ByAnother) };
@@ -226,7 +226,7 @@ async fn hold(driver: &Session, keyspace: &str, number: i32, token: i64) -> Resu
     Ok(Held::ByAnother)
 }
 
-/// A compare-and-set whose outcome the row tells.
+/// A compare-and-set whose outcome the row tells, so it may be tried again: two that come at once can time each other out.
 async fn swap(
     driver: &Session,
     keyspace: &str,
@@ -237,7 +237,7 @@ async fn swap(
     statement.set_consistency(Consistency::LocalQuorum);
     statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
     statement.set_request_timeout(Some(STATEMENT_TIMEOUT));
-    driver.query_unpaged(statement, values).await.map(drop).map_err(|error| error::execution(&error))
+    retried("schema", || driver.query_unpaged(statement.clone(), &values)).await.map(drop)
 }
 
 /// A change of the schema; returns when the nodes agree on it.

@@ -373,7 +373,7 @@ fn profile(
 }
 
 /// Runs `attempt` until it succeeds, at most [`TRIES_MAX`] times, unless its error is one that time does not heal.
-async fn retried<T, F>(class: &'static str, attempt: impl Fn() -> F) -> Result<T, PortError>
+pub(super) async fn retried<T, F>(class: &'static str, attempt: impl Fn() -> F) -> Result<T, PortError>
 where
     F: Future<Output = Result<T, ExecutionError>>,
 {
