@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) scylla: Scylla,
     /// Processes that may send at once; each gets the same share of every gateway's rate, burst and window.
     pub(crate) processes_max: NonZeroU32,
-    /// The key that seals names and addresses in topics and tables; the same for all processes.
+    /// The key that seals names and addresses in the topics; the same for all processes.
     pub(crate) contact_key: SecretSource,
 }
 
@@ -43,9 +43,9 @@ pub(crate) struct Kafka {
     pub(crate) group: String,
     /// Partitions of the taps, when their topic is made.
     pub(crate) partitions: NonZeroU32,
-    /// Copies of each record, when a topic is made.
+    /// Copies of each record, when a topic is made. From three on, topics that are there must ask two for each record.
     pub(crate) replication: NonZeroU32,
-    /// How long taps are kept, when their topic is made.
+    /// How long taps, receipts and rejected records are kept, when a topic is made.
     pub(crate) retention: Duration,
     /// A process that is silent for so long loses its partitions.
     pub(crate) session_timeout: Duration,

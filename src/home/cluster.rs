@@ -19,7 +19,6 @@ use gatebell_connectors::sealing::ContactKey;
 use gatebell_connectors::store::books::Books;
 use gatebell_connectors::store::cql::books::CqlBooks;
 use gatebell_connectors::store::cql::commands::CqlCommands;
-use gatebell_connectors::store::cql::key_ids;
 use gatebell_connectors::store::cql::ledger::CqlLedger;
 use gatebell_connectors::store::cql::message_ids::CqlMessageIds;
 use gatebell_connectors::store::cql::offsets::CqlOffsets;
@@ -156,11 +155,15 @@ impl SharedCity {
                  the same for all machines",
             )?;
         }
-        let contact_key = contact_key(&configured.contact_key)?;
+        contact_key(&configured.contact_key)?;
         // After the keys: what cannot make them must leave an empty keyspace, or it would never make them again.
         let migration = runtime.block_on(migrate(&cql))?;
-        let session = runtime.block_on(CqlSession::open(&cql))?;
-        runtime.block_on(check_contact_key(&session, &contact_key, &cql.keyspace))?;
+        if !keys.is_empty() && !migration.is_first {
+            tracing::warn!(
+                ?keys,
+                "made keys while somebody else readied the keyspace: if that was on another machine, use its keys here"
+            );
+        }
         runtime.block_on(kafka::prepare_topics(&kafka_settings(&configured.kafka, clock)?))?;
         Ok(Prepared { schema_from: migration.from, schema_to: migration.to, keys })
     }
@@ -179,7 +182,6 @@ impl SharedCity {
             return Ok(Arc::clone(session));
         }
         let session = self.runtime.block_on(CqlSession::open(&self.cql))?;
-        self.runtime.block_on(check_contact_key(&session, &self.contact_key, &self.cql.keyspace))?;
         Ok(Arc::clone(self.session.get_or_init(|| session)))
     }
 
@@ -193,13 +195,16 @@ impl SharedCity {
     }
 
     pub(super) fn registry(&self) -> anyhow::Result<Arc<dyn RegistryStore>> {
-        let Err(refusal) = self.runtime.block_on(kafka::existing_topics(&self.kafka)) else {
-            return Ok(Arc::new(self.registry_of_fit_topics()?));
-        };
-        // Unfit for a real city only? A made-up one's taps and changes may carry a made-up time.
-        self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps()))?;
-        let registry = self.registry_of_fit_topics()?;
-        if registry.is_made_up()? { Ok(Arc::new(registry)) } else { Err(refusal.into()) }
+        match self.runtime.block_on(kafka::existing_topics(&self.kafka)) {
+            Ok(_) => Ok(Arc::new(self.registry_of_fit_topics()?)),
+            // Unfit for a real city: a made-up one's taps and changes may carry a made-up time.
+            Err(refusal @ KafkaSetupError::Unfit { .. }) => {
+                self.runtime.block_on(kafka::existing_topics(&self.whoever_stamps()))?;
+                let registry = self.registry_of_fit_topics()?;
+                if registry.is_made_up()? { Ok(Arc::new(registry)) } else { Err(refusal.into()) }
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     fn registry_of_fit_topics(&self) -> anyhow::Result<KafkaRegistry> {
@@ -298,36 +303,17 @@ impl SharedCity {
     }
 }
 
-/// Makes a key in `file`, and its folder; `false` where another process did so in this moment.
+/// Makes a key in `file`, and its folder; `false` where another process has done so in this moment.
 fn make_key(file: &Path) -> io::Result<bool> {
     if let Some(folder) = file.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    match key_file::make(file) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && file.exists() => Ok(false),
-        Err(error) => Err(error),
-    }
+    key_file::make(file)
 }
 
 fn contact_key(source: &SecretSource) -> anyhow::Result<ContactKey> {
-    let key = source.fetch().context(
-        "cannot have the contact key: gatebell store migrate makes it in an empty keyspace; to other machines copy it",
-    )?;
-    ContactKey::parse(&key).with_context(|| format!("{source} is damaged"))
-}
-
-/// An error where the city's contact data is sealed with another key than `ours`.
-async fn check_contact_key(session: &CqlSession, ours: &ContactKey, keyspace: &str) -> anyhow::Result<()> {
-    let citys = key_ids::contact_key(session, ours.id()).await?;
-    if citys != ours.id() {
-        bail!(
-            "the keyspace {keyspace} goes with the contact key {citys}, and this machine's is {}: copy contact key and \
-             callback keys from a machine where gatebell runs",
-            ours.id()
-        );
-    }
-    Ok(())
+    let key = source.fetch().context("cannot have the contact key, which all machines of the city share")?;
+    ContactKey::parse(&key).with_context(|| format!("there is no contact key in {source}"))
 }
 
 fn intake_limits(configuration: &Configuration) -> IntakeLimits {

@@ -1,7 +1,6 @@
 //! Secrets on their way from where they lie to the connectors that need them.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use anyhow::{Context as _, anyhow};
 use gatebell_connectors::data_dir::DataDir;
@@ -105,13 +104,7 @@ pub(super) fn callback_keys(
         (None, None) => return Ok(None),
         (None, Some(directory)) => {
             let file = directory.path().join(CALLBACK_KEY_FILE);
-            match key_file::make(&file) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot make the key {}", file.display()));
-                }
-            }
+            key_file::make(&file).with_context(|| format!("cannot make the key {}", file.display()))?;
             SecretSource::File(file).fetch()?
         }
     };

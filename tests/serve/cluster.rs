@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use gatebell_gateway_sim::GatewaySim;
@@ -248,63 +246,6 @@ async fn a_broker_and_a_store_that_crash_under_load_lose_and_double_nothing() {
         serving.until_ready("readiness", |status, _| status == 200).await;
     }
     assert_accounts_equal("crashes of broker and store", company, PUPILS, &reported).await;
-}
-
-/// Of one process, that nobody calls back.
-fn shared_by_one() -> Shared {
-    Shared {
-        servers: Servers::Common,
-        callbacks: SocketAddr::from(([127, 0, 0, 1], 9)),
-        processes_max: 1,
-        session_timeout: SESSION_TIMEOUT,
-    }
-}
-
-/// What could not be made leaves no keyspace behind that would be taken for one in use, whose keys are elsewhere.
-#[tokio::test]
-async fn a_key_that_could_not_be_made_is_made_by_the_next_migration() {
-    let shared = shared_by_one();
-    let station = Station::about_to_share(1, &simulator(gentle()).await, &shared);
-    let contact_key = station.configuration.with_file_name("contact.key");
-    symlink("no/such/folder", &contact_key).unwrap();
-    let failed = station.gatebell(&["store", "migrate"]);
-    assert!(!failed.status.success(), "{}", printed(&failed));
-    assert!(!printed(&failed).contains("is in use"), "{}", printed(&failed));
-
-    fs::remove_file(&contact_key).unwrap();
-    let migrated = station.gatebell(&["store", "migrate"]);
-    assert!(migrated.status.success(), "{}", printed(&migrated));
-}
-
-/// What another key has sealed no process could open; and a key that is made for want of a copy would be such a one.
-#[tokio::test]
-async fn a_machine_without_the_citys_contact_key_is_told_to_copy_it() {
-    let shared = shared_by_one();
-    let station = Station::sharing(1, &simulator(gentle()).await, &shared);
-    let contact_key = station.configuration.with_file_name("contact.key");
-    let citys = fs::read_to_string(&contact_key).unwrap();
-
-    let elsewhere = contact_key.with_extension("elsewhere");
-    fs::rename(&contact_key, &elsewhere).unwrap();
-    let without = printed(&station.gatebell(&["store", "migrate"]));
-    assert!(without.contains("is in use: copy the file from a machine that has it"), "{without}");
-    assert!(!without.contains("openssl") && !contact_key.exists(), "{without}");
-    fs::rename(&elsewhere, &contact_key).unwrap();
-
-    fs::write(&contact_key, "0".repeat(citys.trim_end().len())).unwrap();
-    for command in [["store", "migrate"].as_slice(), &["protect", "G0", "P0"]] {
-        let refused = printed(&station.gatebell(command));
-        assert!(refused.contains("copy contact key and callback keys"), "{refused}");
-        assert!(!refused.contains(citys.trim_end()), "{refused}");
-    }
-
-    fs::write(&contact_key, &citys[..8]).unwrap();
-    let damaged = printed(&station.gatebell(&["store", "migrate"]));
-    assert!(damaged.contains("contact.key is damaged"), "{damaged}");
-
-    fs::write(&contact_key, &citys).unwrap();
-    let protected = station.gatebell(&["protect", "G0", "P0"]);
-    assert!(protected.status.success(), "{}", printed(&protected));
 }
 
 /// Protects a guardian while three processes run: the command returns when all of them know.

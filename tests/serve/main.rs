@@ -15,6 +15,7 @@ mod owners;
 mod privacy;
 mod process;
 mod servers;
+mod shared_city;
 mod shared_terms;
 mod small_disk;
 mod town;

@@ -36,7 +36,8 @@ pub enum Seating {
 
 /// Where processes take their seats. One task owns it.
 ///
-/// *Promises:* no more processes hold a seat at once than there are seats; a seat that was taken or renewed stays ours for
+/// *Promises:* no more processes hold a seat at once than there are seats, and none beside one that divides by another number;
+/// a seat that was taken or renewed stays ours for
 /// [`SEAT_LAPSES_AFTER`].
 #[async_trait]
 pub trait Seats: Send + Sync {

@@ -37,8 +37,8 @@ pub(crate) async fn run(context: SeatContext, stop: CancellationToken) {
             Ok(Seating::DividedOtherwise { ours, theirs }) => {
                 context.vitals.seat_lost();
                 let why = format_args!(
-                    "processes_max is {ours} here and {theirs} in a process that runs or died within the last half minute: \
-                     the gateways' rates are divided by one number; stop all processes and start them with the same one"
+                    "processes_max is {ours} here and {theirs} in a process that runs or died within the last half minute, \
+                     and the gateways' rates are divided by one number: start this one with the same, or stop the others first"
                 );
                 context.status.trouble("seat", &why);
             }

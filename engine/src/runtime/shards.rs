@@ -345,8 +345,8 @@ impl Dispatcher {
         tracing::info!(?partitions, "handed the partitions over");
     }
 
-    /// Gives everything up when there is no seat for this process, and comes back with the next seat: partitions of a process that may not
-    /// send would wait there until their notices are of no use.
+    /// Gives everything up when there is no seat for this process, and comes back with the next seat: partitions of a process
+    /// that may not send would wait there until their notices are of no use.
     async fn follow_seat(&mut self) {
         if self.stands_aside {
             self.stands_aside = !self.context.vitals.seat_is_fresh();

@@ -108,8 +108,8 @@ impl Vitals {
         self.is_fresh(self.seat_ms.load(Ordering::SeqCst))
     }
 
-    /// Whether this process never had a seat, or all were taken when it last heard of them. A store that does not answer says
-    /// neither.
+    /// Whether this process never had a seat, or there was none for it when it last heard of them. A store that does not
+    /// answer says neither.
     pub(crate) fn has_no_seat(&self) -> bool {
         self.seat_ms.load(Ordering::SeqCst) == NEVER
     }

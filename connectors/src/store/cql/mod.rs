@@ -25,7 +25,6 @@ mod fixture;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod key_ids;
 pub mod ledger;
 mod ledger_awaiting;
 mod ledger_charges;

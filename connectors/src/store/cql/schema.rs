@@ -34,7 +34,6 @@ const VERSIONS: &[Version] = &[
     Version { number: 6, statements: include_str!("../../../../config/cql/0006_message_ids.cql") },
     Version { number: 7, statements: include_str!("../../../../config/cql/0007_notices.cql") },
     Version { number: 8, statements: include_str!("../../../../config/cql/0008_terms.cql") },
-    Version { number: 9, statements: include_str!("../../../../config/cql/0009_key_ids.cql") },
 ];
 
 /// A change of the schema waits until all nodes have it.
@@ -53,6 +52,8 @@ pub struct Migration {
     pub from: i32,
     /// The version that it has now.
     pub to: i32,
+    /// Whether it was empty and nobody else was faster.
+    pub is_first: bool,
 }
 
 /// The version of the keyspace of `settings`; 0 where nothing is there.
@@ -69,11 +70,13 @@ pub async fn migrate(settings: &CqlSettings) -> Result<Migration, PortError> {
     change(&driver, CREATE_VERSIONS).await?;
     let from = applied_version(&driver, &settings.keyspace).await?;
     let token = getrandom::u64().map_err(store_error)?.cast_signed();
+    let mut is_first = false;
     for version in VERSIONS.iter().filter(|version| version.number > from) {
-        apply(&driver, &settings.keyspace, version, token).await?;
+        let by_us = apply(&driver, &settings.keyspace, version, token).await?;
+        is_first |= by_us && version.number == 1;
     }
     let to = applied_version(&driver, &settings.keyspace).await?;
-    Ok(Migration { from, to })
+    Ok(Migration { from, to, is_first })
 }
 
 /// Whether the keyspace that `driver` uses has this program's version.
@@ -158,8 +161,8 @@ async fn applied_version(driver: &Session, keyspace: &str) -> Result<i32, PortEr
 const APPLYING: &str = "applying";
 const APPLIED: &str = "applied";
 
-/// Applies `version` as the one who holds it under `token`, or waits until somebody else has.
-async fn apply(driver: &Session, keyspace: &str, version: &Version, token: i64) -> Result<(), PortError> {
+/// Applies `version` as the one who holds it under `token`, or waits until somebody else has. Whether it was us.
+async fn apply(driver: &Session, keyspace: &str, version: &Version, token: i64) -> Result<bool, PortError> {
     for _ in 0..LOOKS_MAX {
         match hold(driver, keyspace, version.number, token).await? {
             Held::ByUs => {
@@ -178,7 +181,7 @@ async fn apply(driver: &Session, keyspace: &str, version: &Version, token: i64) 
                 .await?;
             }
             Held::ByAnother => tokio::time::sleep(LOOK_EVERY).await,
-            Held::Applied => return Ok(()),
+            Held::Applied { by_us } => return Ok(by_us),
         }
     }
     Err(store_error(format_args!(
@@ -190,7 +193,7 @@ async fn apply(driver: &Session, keyspace: &str, version: &Version, token: i64) 
 enum Held {
     ByUs,
     ByAnother,
-    Applied,
+    Applied { by_us: bool },
 }
 
 /// Takes the right to apply a version, if nobody has it.
@@ -208,7 +211,7 @@ async fn hold(driver: &Session, keyspace: &str, number: i32, token: i64) -> Resu
     let row = found.maybe_first_row::<(String, i64, CqlTimestamp)>().map_err(|_| unreadable())?;
     let Some((state, holder, CqlTimestamp(since))) = row else { return Ok(Held::ByAnother) };
     if state == APPLIED {
-        return Ok(Held::Applied);
+        return Ok(Held::Applied { by_us: holder == token });
     }
     if holder == token {
         return Ok(Held::ByUs);
@@ -298,11 +301,11 @@ mod tests {
     async fn two_migrations_at_once_and_one_after_are_harmless() {
         let settings = fixture::settings_of(&fixture::keyspace_name("twice"));
         let (one, other) = futures::join!(migrate(&settings), migrate(&settings));
-        for migration in [one.unwrap(), other.unwrap()] {
-            assert_eq!(migration.to, newest());
-        }
+        let both = [one.unwrap(), other.unwrap()];
+        assert!(both.iter().all(|migration| migration.to == newest()));
+        assert_eq!(both.iter().filter(|migration| migration.is_first).count(), 1, "{both:?}");
         let again = migrate(&settings).await.unwrap();
-        assert_eq!(again, Migration { from: newest(), to: newest() });
+        assert_eq!(again, Migration { from: newest(), to: newest(), is_first: false });
         CqlSession::open(&settings).await.unwrap();
         fixture::drop_keyspace(&settings).await;
     }
@@ -351,7 +354,7 @@ mod tests {
         )
         .await
         .unwrap();
-        assert_eq!(migrate(&settings).await.unwrap(), Migration { from: 0, to: newest() });
+        assert_eq!(migrate(&settings).await.unwrap(), Migration { from: 0, to: newest(), is_first: true });
         fixture::drop_keyspace(&settings).await;
     }
 }
