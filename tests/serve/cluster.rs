@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gatebell_gateway_sim::GatewaySim;
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::accounts::{books_when_settled, nasty};
@@ -246,6 +247,40 @@ async fn a_broker_and_a_store_that_crash_under_load_lose_and_double_nothing() {
         serving.until_ready("readiness", |status, _| status == 200).await;
     }
     assert_accounts_equal("crashes of broker and store", company, PUPILS, &reported).await;
+}
+
+/// Two numbers would give the gateways more than their rates: whoever comes with another one sends nothing, takes no
+/// partition from the others, and says so until they have stopped.
+#[tokio::test]
+async fn a_process_that_divides_the_rates_by_another_number_waits_until_the_others_have_stopped() {
+    const PUPILS: usize = 24;
+    let mut company = Company::of(PUPILS, simulator(gentle()).await, Servers::Common).await;
+    company.start(0).await;
+    company.serving[&0].until_ready("readiness", |status, _| status == 200).await;
+
+    let configuration = fs::read_to_string(&company.station().configuration).unwrap();
+    let processes = |number: usize| format!("processes_max = {number}\n");
+    let otherwise = configuration.replace(&processes(PROCESSES), &processes(PROCESSES - 1));
+    assert_ne!(otherwise, configuration);
+    company.stations[1].configuration = company.station().configuration.with_file_name("otherwise.toml");
+    fs::write(&company.stations[1].configuration, otherwise).unwrap();
+    company.start(1).await;
+    let says_why = |status: u16, answer: &Value| {
+        status == 503 && answer.to_string().contains("processes_max is 2 here and 3 in a process that runs")
+    };
+    company.serving[&1].until_ready("the reason", says_why).await;
+
+    let url = format!("http://{}/v1/taps", company.taps.address);
+    let reported = morning(url, company.station().token.clone(), PUPILS, Duration::from_secs(2)).await;
+    company.serving[&0].until_committed().await;
+    let owns = company.serving[&1].page("/metrics").await.1;
+    assert!(owns.lines().any(|line| line == "gatebell_partitions_owned 0"), "{owns}");
+    assert_eq!(company.serving[&0].page("/readyz").await.0, 200);
+
+    company.take_away(0).await;
+    company.serving[&1].until_ready("readiness", |status, _| status == 200).await;
+    company.serving[&1].until_owning().await;
+    assert_accounts_equal("another number", company, PUPILS, &reported).await;
 }
 
 /// Protects a guardian while three processes run: the command returns when all of them know.

@@ -115,6 +115,8 @@ impl Dispatcher {
         owner: OwnerToken,
         wrap: Option<&TaskWrap>,
     ) -> Self {
+        // Said from the start: a process without a seat owns none for as long as it waits.
+        context.status.set_partitions_owned(0);
         Self {
             log,
             context,
