@@ -78,7 +78,10 @@ const HISTOGRAMS: [(&str, &str); 5] = [
         "gatebell_store_request_seconds",
         "Time of one request to the CQL store from when it leaves, by kind of request",
     ),
-    ("gatebell_tap_to_answer_seconds", "Time from a tap's decision to the answer for its notice, by channel"),
+    (
+        "gatebell_tap_to_answer_seconds",
+        "Time from a tap's receipt by the log to the answer for its notice, by channel",
+    ),
 ];
 
 /// Tells the recorder.

@@ -8,8 +8,8 @@ use crate::time::Timestamp;
 /// The two clocks of a process.
 ///
 /// *Wall* time stamps taps and entries and is what deadlines are compared with; it may jump, and in a demo it runs faster
-/// than the real one. *Monotonic* time never goes back and is real: limiters, time-outs and latencies are measured with
-/// it. Waiting goes through tokio's timer, so that a simulation on a paused clock moves both.
+/// than the real one. *Monotonic* time never goes back and is real: limiters and time-outs are measured with it. Waiting
+/// goes through tokio's timer, so that a simulation on a paused clock moves both.
 pub trait Clock: Send + Sync + Debug {
     /// The wall clock.
     fn now(&self) -> Timestamp;

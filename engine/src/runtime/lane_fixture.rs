@@ -45,7 +45,16 @@ impl LaneFixture {
 
     /// One whose gateway's acceptance is proof, or is not.
     pub(crate) fn with_receipts(gives_receipts: bool) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(MORNING, 1.0));
+        Self::of(gives_receipts, 1.0)
+    }
+
+    /// One whose wall clock runs `speed` times faster than real time.
+    pub(crate) fn at_speed(speed: f64) -> Self {
+        Self::of(true, speed)
+    }
+
+    fn of(gives_receipts: bool, speed: f64) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::starting_at(MORNING, speed));
         let term = Arc::new(Term::parse(Term::built_in("114-1").expect("built in")).expect("parses"));
         let index = Arc::new(RegistryIndex::new(Arc::clone(&term), 1));
         let entries = vec![
@@ -107,9 +116,8 @@ impl LaneFixture {
             received: now,
             deadline: now.plus(self.context.term.useful_for),
         };
-        let now = self.context.clock.monotonic();
         let refs = self.context.index.refs_of(&notice).expect("a pupil and a guardian of the registry");
-        Pending::new((notice, refs), NoticeStart::Queued, Arc::clone(&self.tenure), now)
+        Pending::new((notice, refs), NoticeStart::Queued, Arc::clone(&self.tenure))
     }
 
     /// An arrival that is claimed, looked up and ready to leave.

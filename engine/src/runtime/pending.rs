@@ -23,8 +23,6 @@ pub(crate) struct Pending {
     pub(crate) refs: NoticeRefs,
     pub(crate) start: NoticeStart,
     pub(crate) tenure: Arc<Tenure>,
-    /// When its tap was read from the log, on the monotonic clock.
-    pub(crate) read_at: Duration,
     /// The claim as we last wrote it, if any (SMS).
     pub(crate) claim: Option<Box<Claim>>,
     /// What the next claim must replace, if anything.
@@ -42,14 +40,12 @@ impl Pending {
         (notice, refs): (Notice, NoticeRefs),
         start: NoticeStart,
         tenure: Arc<Tenure>,
-        read_at: Duration,
     ) -> Box<Self> {
         Box::new(Self {
             notice,
             refs,
             start,
             tenure,
-            read_at,
             claim: None,
             expected: None,
             attempt: 1,

@@ -115,7 +115,6 @@ impl ShardTask {
         let mut pending = Vec::with_capacity(decisions.notices.len());
         let mut rejections = Vec::new();
         let mut unsettled: Vec<(u64, u32)> = Vec::new();
-        let read_at = self.context.clock.monotonic();
         let mut notices = self.shard.notices(decisions, &mut self.naming);
         for (decision, record) in decisions.taps.iter().zip(records) {
             counts[outcome_place(decision.outcome)] += 1;
@@ -127,7 +126,7 @@ impl ShardTask {
                 open += 1;
                 // Its predecessor may have sent it: until its claim is taken over, nobody knows.
                 let in_doubt = self.known.take_in_doubt(&notice.id);
-                let mut item = Pending::new((notice, refs), routed.start, Arc::clone(&self.tenure), read_at);
+                let mut item = Pending::new((notice, refs), routed.start, Arc::clone(&self.tenure));
                 item.in_doubt = in_doubt;
                 pending.push(item);
             }

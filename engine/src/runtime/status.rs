@@ -173,7 +173,8 @@ pub struct StatusSnapshot {
     pub lanes: Vec<LaneSnapshot>,
     /// Records written to the log and not yet decided.
     pub lag: u64,
-    /// From a tap read from the log to the gateway's answer, in microseconds of real time.
+    /// From a tap's receipt by the log, whoever decided it, to the gateway's answer, in microseconds of real time and no
+    /// finer than the milliseconds of the receipt.
     pub tap_to_answer_us: BTreeMap<Channel, Histogram<u64>>,
 }
 
@@ -395,7 +396,7 @@ impl Status {
         }
     }
 
-    /// Some taps' ways from the log to the gateway's answer took so long.
+    /// From the receipt of some taps to the gateway's answers it took so long.
     pub(crate) fn answered(&self, channel: Channel, took: impl Iterator<Item = Duration>) {
         let mut took = took.peekable();
         if took.peek().is_none() {

@@ -181,9 +181,9 @@ impl Lane {
     /// The gateway has answered a request.
     pub(super) fn take_answers(&mut self, answers: Vec<Answered>) {
         self.messages_on_wire = self.messages_on_wire.saturating_sub(answers.len());
-        let now = self.context.clock.monotonic();
+        let (now, speed) = (self.context.clock.now(), self.context.clock.speed());
         let submitted = answers.iter().filter(|answered| matches!(answered.step, NextStep::Submitted { .. }));
-        let took = submitted.map(|answered| now.saturating_sub(answered.item.read_at));
+        let took = submitted.map(|answered| now.since(answered.item.notice.received).div_f64(speed));
         self.context.status.answered(self.context.connector.profile().channel, took);
         for answered in answers {
             self.take_answer(answered);

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::invariants::Invariant;
-use crate::notice::NoticeKind;
+use crate::lane::attempt::NextStep;
+use crate::notice::{Channel, NoticeKind};
 use crate::runtime::holdings::Holdings;
 use crate::runtime::lane_fixture::{BURST, INTERVAL, LaneFixture};
 use crate::runtime::pending;
@@ -65,4 +66,19 @@ async fn an_emergency_that_is_overtaken_is_counted() {
     lane.ready.push(emergency.rank(), emergency);
     lane.watch_order(&passage);
     assert_eq!(fixture.broken(), [Invariant::L2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_that_waited_before_it_was_decided_took_that_long_as_well() {
+    let fixture = LaneFixture::at_speed(10.0);
+    let mut lane = lane(&fixture, 0);
+    let received = fixture.context.clock.now();
+    // Its log was behind, or its former owner died.
+    tokio::time::advance(Duration::from_secs(90)).await;
+    let mut item = fixture.pending(0, NoticeKind::Arrival);
+    item.notice.received = received;
+    let step = NextStep::Submitted { gateway_id: "M1".into() };
+    lane.take_answers(vec![Answered { item, step, ledger_has_it: true }]);
+    let took_us = fixture.context.status.snapshot().tap_to_answer_us[&Channel::Sms].max();
+    assert_eq!(took_us / 1_000_000, 90, "{took_us} µs of real time");
 }
