@@ -55,7 +55,10 @@ pub(crate) struct Lane {
     ready: LaneQueue<Box<Pending>>,
     on_wire: FuturesUnordered<BoxFuture<'static, Vec<Answered>>>,
     messages_on_wire: usize,
-    recording: FuturesUnordered<BoxFuture<'static, Result<Box<Pending>, Box<Pending>>>>,
+    /// Answers for claimed messages that are being made durable.
+    recording: FuturesUnordered<BoxFuture<'static, Answered>>,
+    /// Ends that go through a claim.
+    ending: FuturesUnordered<BoxFuture<'static, Result<Box<Pending>, Box<Pending>>>>,
     finished: VecDeque<Finished>,
     flushing: FuturesUnordered<BoxFuture<'static, Vec<Finished>>>,
     looking_up: RecipientRoom,
@@ -90,6 +93,7 @@ impl Lane {
             on_wire: FuturesUnordered::new(),
             messages_on_wire: 0,
             recording: FuturesUnordered::new(),
+            ending: FuturesUnordered::new(),
             finished: VecDeque::new(),
             flushing: FuturesUnordered::new(),
             looking_up: RecipientRoom::default(),
@@ -119,7 +123,8 @@ impl Lane {
                 () = stop.cancelled(), if !self.stopping => self.stop(),
                 Some(answers) = self.on_wire.next(), if !self.on_wire.is_empty() => self.take_answers(answers),
                 Some((item, step)) = self.claiming.next(), if !self.claiming.is_empty() => self.take_claim(item, step),
-                Some(ended) = self.recording.next(), if !self.recording.is_empty() => self.take_end(ended),
+                Some(recorded) = self.recording.next(), if !self.recording.is_empty() => self.go_on(recorded),
+                Some(ended) = self.ending.next(), if !self.ending.is_empty() => self.take_end(ended),
                 Some(flushed) = self.flushing.next(), if !self.flushing.is_empty() => Self::take_flushed(&flushed),
                 () = self.endings.next(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
@@ -140,7 +145,7 @@ impl Lane {
     /// How many more notices the lane takes in. What has ended takes up room until the ledger has it: else a lane whose
     /// ledger is lost would go on collecting what expires.
     fn room(&self) -> usize {
-        let held = self.waiting() + self.recording.len() + self.finished.len();
+        let held = self.waiting() + self.ending.len() + self.finished.len();
         self.context.connector.profile().queue_max.saturating_sub(held).min(INTAKE_MAX)
     }
 
@@ -148,6 +153,7 @@ impl Lane {
         self.claiming.is_empty()
             && self.on_wire.is_empty()
             && self.recording.is_empty()
+            && self.ending.is_empty()
             && self.finished.is_empty()
             && self.flushing.is_empty()
     }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use futures::future::join_all;
 
 use super::last_look::{self, Leaving, Outgoing};
 use super::pending::Pending;
@@ -241,20 +240,17 @@ pub(crate) fn message(
     }
 }
 
-/// One message's way back from the gateway.
+/// One message's way back from the gateway. Nothing of it is durable yet.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) item: Box<Pending>,
     pub(crate) step: NextStep,
-    /// Whether the step is durable already (SMS); free channels are recorded in batches.
-    pub(crate) ledger_has_it: bool,
 }
 
 /// Wait of a message that must not leave before its lane looks at it again, in real time.
 const WITHHELD_WAIT: Duration = Duration::from_secs(1);
 
-/// Hands a batch to the gateway and records what it said. The answer of an SMS is durable when this returns. What must not
-/// leave comes back as it is.
+/// Hands a batch to the gateway and hears what it says. What must not leave comes back as it is.
 pub(crate) async fn submit(
     context: Arc<LaneContext>,
     batch: Vec<Outgoing>,
@@ -274,7 +270,7 @@ pub(crate) async fn submit(
             lane: LanePause::None,
             reason: CompactString::const_new("withheld"),
         };
-        answered.push(Answered { item: outgoing.item, step, ledger_has_it: true });
+        answered.push(Answered { item: outgoing.item, step });
     }
     if items.is_empty() {
         return answered;
@@ -292,7 +288,6 @@ pub(crate) async fn submit(
     let missing = SubmitOutcome::Unknown { reason: CompactString::const_new("no_answer") };
     let outcomes = outcomes.into_iter().chain(std::iter::repeat(missing));
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut recording = Vec::new();
     for (item, outcome) in items.into_iter().zip(outcomes) {
         *counts.entry(outcome_label(&outcome)).or_default() += 1;
         let standing = Standing {
@@ -302,17 +297,12 @@ pub(crate) async fn submit(
             is_claimed: item.claim.is_some(),
             down_streak,
         };
-        let step = after_answer(outcome, standing);
-        match item.claim.clone() {
-            Some(claim) => recording.push(record(&context, item, claim, step)),
-            None => answered.push(Answered { item, step, ledger_has_it: false }),
-        }
+        answered.push(Answered { item, step: after_answer(outcome, standing) });
     }
     for (outcome, count) in counts {
         metrics::counter!("gatebell_submits_total", "lane" => lane.clone(), "outcome" => outcome)
             .increment(count);
     }
-    answered.extend(join_all(recording).await);
     answered
 }
 
@@ -329,18 +319,16 @@ fn outcome_label(outcome: &SubmitOutcome) -> &'static str {
     }
 }
 
-/// Makes an SMS's answer durable: its `claim` moves on, and its entry is written with it.
-async fn record(
-    context: &LaneContext,
-    mut item: Box<Pending>,
-    claim: Box<Claim>,
-    step: NextStep,
-) -> Answered {
+/// Makes the answer for a claimed message durable: its claim moves on, and its entry is written with it. What an answer
+/// leaves as it was needs no writing.
+pub(crate) async fn record(context: Arc<LaneContext>, mut answered: Answered) -> Answered {
+    let Answered { item, step } = &answered;
+    let Some(claim) = item.claim.clone() else { return answered };
     let entry =
         |event| LedgerEntry::of(&item.notice, event, context.clock.now()).through(&claim.lane, claim.attempt);
-    let (state, entry) = match &step {
+    let (state, entry) = match step {
         NextStep::Submitted { gateway_id } => {
-            remember_id(context, &item.notice, gateway_id).await;
+            remember_id(&context, &item.notice, gateway_id).await;
             let receipts = context.connector.profile().gives_receipts;
             let event = if receipts { Event::Submitted } else { Event::Accepted };
             (
@@ -353,17 +341,15 @@ async fn record(
             (ClaimState::Ended { event: failed.event, reason: failed.reason.clone() }, Some(failed))
         }
         NextStep::RetryAnew { .. } => (ClaimState::Refused, None),
-        NextStep::RetrySame { .. } | NextStep::InDoubt { .. } => {
-            return Answered { item, step, ledger_has_it: true };
-        }
+        NextStep::RetrySame { .. } | NextStep::InDoubt { .. } => return answered,
     };
     let moved = Claim { state, ..*claim };
-    advance(context, &item, &moved, entry.as_ref()).await;
+    advance(&context, item, &moved, entry.as_ref()).await;
     if let Some(entry) = &entry {
         charging::charge_if_proven(&context.status, &*context.ledger, &context.term.name, entry).await;
     }
-    item.claim = Some(Box::new(moved));
-    Answered { item, step, ledger_has_it: true }
+    answered.item.claim = Some(Box::new(moved));
+    answered
 }
 
 /// Writes down what the gateway calls the message, where its receipts say nothing else: before the submit is recorded, after

@@ -118,7 +118,7 @@ impl Lane {
         if item.claim.is_some() || (item.in_doubt && sending::needs_claim(item.notice.channel)) {
             let entry = end.entry(&item, &self.context.connector.profile().name);
             let context = Arc::clone(&self.context);
-            self.recording.push(Box::pin(sending::end_claim(context, item, entry)));
+            self.ending.push(Box::pin(sending::end_claim(context, item, entry)));
             return;
         }
         item.tenure.take_off();

@@ -67,6 +67,9 @@ impl Lane {
     }
 
     /// Puts on the wire what limiter and window allow. Returns how long until the next permit, where one is lacking.
+    ///
+    /// What was answered and is being recorded no longer counts against the window, which is the gateway's; but with as much
+    /// unrecorded as the window holds nothing more leaves, as a crash would leave all of it in doubt.
     pub(super) fn start_submits(&mut self) -> Option<Duration> {
         if self.stopping {
             return None;
@@ -77,7 +80,7 @@ impl Lane {
         while !self.ready.is_empty() && self.may_send() {
             // A gateway that was down gets one message at a time until it takes one.
             let (window, batch_max) = if self.down_streak > 0 { (1, 1) } else { (window, batch_max) };
-            if self.on_wire.len() >= window {
+            if self.on_wire.len() >= window || self.recording.len() >= window * batch_max {
                 return None;
             }
             let now = self.context.clock.monotonic();
@@ -178,66 +181,62 @@ impl Lane {
         due
     }
 
-    /// The gateway has answered a request.
+    /// The gateway has answered a request: the lane learns from it at once, and what is claimed is recorded.
     pub(super) fn take_answers(&mut self, answers: Vec<Answered>) {
         self.messages_on_wire = self.messages_on_wire.saturating_sub(answers.len());
         let (now, speed) = (self.context.clock.now(), self.context.clock.speed());
         let submitted = answers.iter().filter(|answered| matches!(answered.step, NextStep::Submitted { .. }));
         let took = submitted.map(|answered| now.since(answered.item.notice.received).div_f64(speed));
         self.context.status.answered(self.context.connector.profile().channel, took);
-        for answered in answers {
-            self.take_answer(answered);
-        }
-    }
-
-    fn take_answer(&mut self, answered: Answered) {
-        let Answered { mut item, step, ledger_has_it } = answered;
-        item.tries += 1;
-        match step {
-            NextStep::Submitted { gateway_id } if !ledger_has_it => {
-                self.down_streak = 0;
-                self.paused = None;
-                self.end_accepted(item, gateway_id);
-            }
-            step => {
-                let tenure = Arc::clone(&item.tenure);
-                self.take_next_step(item, step, ledger_has_it);
-                tenure.land();
+        for mut answered in answers {
+            answered.item.tries += 1;
+            self.learn(&answered.step);
+            if answered.item.claim.is_some() {
+                self.recording.push(Box::pin(sending::record(Arc::clone(&self.context), answered)));
+            } else {
+                self.go_on(answered);
             }
         }
     }
 
-    fn take_next_step(&mut self, mut item: Box<Pending>, step: NextStep, ledger_has_it: bool) {
+    /// What the answer for one message says of the gateway.
+    fn learn(&mut self, step: &NextStep) {
         match step {
             NextStep::Submitted { .. } => {
                 self.down_streak = 0;
                 self.paused = None;
-                item.settle();
             }
-            NextStep::Fail { .. } if ledger_has_it => {
-                self.down_streak = 0;
-                item.settle();
+            NextStep::Fail { .. } => self.down_streak = 0,
+            NextStep::RetryAnew { lane, reason, .. } | NextStep::RetrySame { lane, reason, .. } => {
+                self.pause(*lane, reason);
             }
-            NextStep::Fail { reason } => {
-                self.down_streak = 0;
-                self.end(item, Event::Failed, Some(&reason));
-            }
-            NextStep::RetryAnew { delay, lane, reason } => {
-                self.pause(lane, &reason);
+            NextStep::InDoubt { .. } => {}
+        }
+    }
+
+    /// An answer that has been recorded, or needs no claim: ends of such are written down together.
+    pub(super) fn go_on(&mut self, answered: Answered) {
+        let Answered { mut item, step } = answered;
+        let is_recorded = item.claim.is_some();
+        let tenure = Arc::clone(&item.tenure);
+        match step {
+            NextStep::Submitted { .. } | NextStep::Fail { .. } if is_recorded => item.settle(),
+            // In flight until the ledger has it.
+            NextStep::Submitted { gateway_id } => return self.end_accepted(item, gateway_id),
+            NextStep::Fail { reason } => self.end(item, Event::Failed, Some(&reason)),
+            NextStep::RetryAnew { delay, .. } => {
                 item.attempt += 1;
                 item.expected = item.claim.take().map(|claim| Box::new(claim.stamp()));
                 item.in_doubt = false;
                 self.delay(item, delay);
             }
-            NextStep::RetrySame { delay, lane, reason } => {
-                self.pause(lane, &reason);
-                self.delay(item, delay);
-            }
+            NextStep::RetrySame { delay, .. } => self.delay(item, delay),
             NextStep::InDoubt { delay, reason: _ } => {
                 item.in_doubt = true;
                 self.delay(item, delay);
             }
         }
+        tenure.land();
     }
 
     fn pause(&mut self, pause: LanePause, reason: &str) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::invariants::Invariant;
-use crate::lane::attempt::NextStep;
+use crate::lane::attempt::{LanePause, NextStep};
 use crate::notice::{Channel, NoticeKind};
 use crate::runtime::holdings::Holdings;
 use crate::runtime::lane_fixture::{BURST, INTERVAL, LaneFixture};
@@ -56,6 +56,51 @@ async fn nothing_leaves_beyond_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_frees_the_window_before_the_ledger_has_it() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 0);
+    let answered = Answered {
+        item: fixture.outgoing().await.item,
+        step: NextStep::Submitted { gateway_id: "M1".into() },
+    };
+    lane.messages_on_wire = 1;
+    lane.take_answers(vec![answered]);
+    assert_eq!((lane.messages_on_wire, lane.on_wire.len(), lane.recording.len()), (0, 0, 1));
+    assert!(!lane.is_idle(), "it ends only once the answer is durable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_while_as_much_is_unrecorded_as_the_window_holds() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 9);
+    let profile = fixture.context.connector.profile();
+    let unrecorded_max = profile.window_share() * profile.batch_max;
+    tokio::time::advance(INTERVAL * 10).await;
+    for _ in 0..unrecorded_max {
+        lane.recording.push(Box::pin(futures::future::pending()));
+    }
+    assert_eq!((lane.start_submits(), lane.on_wire.len()), (None, 0));
+    lane.recording.clear();
+    for _ in 1..unrecorded_max {
+        lane.recording.push(Box::pin(futures::future::pending()));
+    }
+    lane.start_submits();
+    assert_eq!(lane.on_wire.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_too_fast_stops_before_the_ledger_knows() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 9);
+    tokio::time::advance(INTERVAL * 10).await;
+    let wait = Duration::from_secs(5);
+    let step = NextStep::RetryAnew { delay: wait, lane: LanePause::Throttled(wait), reason: "l".into() };
+    lane.take_answers(vec![Answered { item: fixture.outgoing().await.item, step }]);
+    lane.start_submits();
+    assert_eq!((lane.recording.len(), lane.on_wire.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_emergency_that_is_overtaken_is_counted() {
     let fixture = LaneFixture::new();
     let mut lane = lane(&fixture, 0);
@@ -78,7 +123,7 @@ async fn a_tap_that_waited_before_it_was_decided_took_that_long_as_well() {
     let mut item = fixture.pending(0, NoticeKind::Arrival);
     item.notice.received = received;
     let step = NextStep::Submitted { gateway_id: "M1".into() };
-    lane.take_answers(vec![Answered { item, step, ledger_has_it: true }]);
+    lane.take_answers(vec![Answered { item, step }]);
     let took_us = fixture.context.status.snapshot().tap_to_answer_us[&Channel::Sms].max();
     assert_eq!(took_us / 1_000_000, 90, "{took_us} µs of real time");
 }

@@ -41,7 +41,9 @@ async fn acceptance_is_proof_also_after_another_process_gave_the_notice_up() {
     let given_up = LedgerEntry::of(&notice, Event::Failed, context.clock.now()).because("unknown");
     context.ledger.append(vec![given_up]).await.expect("a ledger without faults");
 
-    submit(Arc::clone(&context), vec![outgoing], 0).await;
+    for answered in submit(Arc::clone(&context), vec![outgoing], 0).await {
+        record(Arc::clone(&context), answered).await;
+    }
 
     let entries =
         context.ledger.entries_of(notice.position, notice.id).await.expect("a ledger without faults");
@@ -85,8 +87,7 @@ async fn a_refusal_that_comes_after_another_process_has_settled_the_notice_is_no
         let theirs = LedgerEntry::of(&item.notice, settled, context.clock.now());
         context.ledger.append(vec![theirs]).await.expect("a ledger without faults");
 
-        let claim = item.claim.clone().expect("claimed");
-        record(&context, item, claim, NextStep::Fail { reason: "v".into() }).await;
+        record(Arc::clone(&context), Answered { item, step: NextStep::Fail { reason: "v".into() } }).await;
 
         let entries = context.ledger.entries_of(position, notice).await.expect("a ledger without faults");
         let events: Vec<Event> = entries.iter().map(|entry| entry.event).collect();
