@@ -52,7 +52,6 @@ const ORDINARY: &[&str] = &[
     "partitions that came back",
     "processes given up",
     "rebalances while lanes are full",
-    "drained before handing over",
     "handed over with requests on the wire",
     // Ports.
     "ledger: away",
@@ -133,8 +132,12 @@ const ORDINARY: &[&str] = &[
 ];
 
 /// What is rare, and must be reached by a long run.
-const RARE: &[&str] =
-    &["claims found submitted", "recovered from the midnight of a day before", "rejected log: away"];
+const RARE: &[&str] = &[
+    "claims found submitted",
+    "drained before handing over",
+    "recovered from the midnight of a day before",
+    "rejected log: away",
+];
 
 /// How often each thing was reached.
 #[derive(Clone, Default, Debug)]
