@@ -12,7 +12,7 @@ mod ending;
 mod submitting;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::ending::Finished;
+use self::ending::Unflushed;
 use self::submitting::{Pause, empty_limiter};
 use super::holdings::Endings;
 use super::pending::{Delayed, INTAKE_MAX, Pending};
@@ -59,8 +59,8 @@ pub(crate) struct Lane {
     recording: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// Ends that go through a claim.
     ending: FuturesUnordered<BoxFuture<'static, Result<Box<Pending>, Box<Pending>>>>,
-    finished: VecDeque<Finished>,
-    flushing: FuturesUnordered<BoxFuture<'static, Vec<Finished>>>,
+    facts: Unflushed,
+    decisions: Unflushed,
     looking_up: RecipientRoom,
     paused: Option<(Duration, Pause)>,
     down_streak: u32,
@@ -94,8 +94,8 @@ impl Lane {
             messages_on_wire: 0,
             recording: FuturesUnordered::new(),
             ending: FuturesUnordered::new(),
-            finished: VecDeque::new(),
-            flushing: FuturesUnordered::new(),
+            facts: Unflushed::default(),
+            decisions: Unflushed::default(),
             looking_up: RecipientRoom::default(),
             paused: None,
             down_streak: 0,
@@ -125,7 +125,8 @@ impl Lane {
                 Some((item, step)) = self.claiming.next(), if !self.claiming.is_empty() => self.take_claim(item, step),
                 Some(recorded) = self.recording.next(), if !self.recording.is_empty() => self.go_on(recorded),
                 Some(ended) = self.ending.next(), if !self.ending.is_empty() => self.take_end(ended),
-                Some(flushed) = self.flushing.next(), if !self.flushing.is_empty() => Self::take_flushed(&flushed),
+                Some(flushed) = self.facts.under_way.next(), if !self.facts.under_way.is_empty() => Self::take_flushed(&flushed),
+                Some(flushed) = self.decisions.under_way.next(), if !self.decisions.under_way.is_empty() => Self::take_flushed(&flushed),
                 () = self.endings.next(), if !self.stopping => self.let_go(),
                 arrived = self.intake.recv_many(&mut arrivals, room), if room > 0 && !self.stopping => {
                     if arrived == 0 {
@@ -145,7 +146,7 @@ impl Lane {
     /// How many more notices the lane takes in. What has ended takes up room until the ledger has it: else a lane whose
     /// ledger is lost would go on collecting what expires.
     fn room(&self) -> usize {
-        let held = self.waiting() + self.ending.len() + self.finished.len();
+        let held = self.waiting() + self.ending.len() + self.unflushed();
         self.context.connector.profile().queue_max.saturating_sub(held).min(INTAKE_MAX)
     }
 
@@ -154,8 +155,8 @@ impl Lane {
             && self.on_wire.is_empty()
             && self.recording.is_empty()
             && self.ending.is_empty()
-            && self.finished.is_empty()
-            && self.flushing.is_empty()
+            && self.facts.is_empty()
+            && self.decisions.is_empty()
     }
 
     fn show(&self) {

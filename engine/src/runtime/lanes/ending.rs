@@ -2,22 +2,29 @@
 //!
 //! What needs no claim ends in the lane's memory first, and counts as in flight until the ledger has it: whoever owns the
 //! partition next must find the entry there. Only then is the notice settled.
+//!
+//! That a gateway has accepted a message is a fact, and is written however long it takes. Every other end is decided here and
+//! counts only while the partition is ours: once another process owns it, that one decides, and may have sent what was given
+//! up here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use compact_str::CompactString;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 
 use super::super::pending::Pending;
-use super::super::retrying;
 use super::super::sending::{self, LaneContext};
-use super::{LEDGER_RETRY, Lane};
+use super::super::{PORT_RETRY, retrying};
+use super::{HOLD_CHECK, LEDGER_RETRY, Lane};
 use crate::ids::LaneName;
 use crate::ledger::{Event, LedgerEntry};
 use crate::time::Timestamp;
 
 /// Entries in one append to the ledger: so many that stores which write by partition get batches worth the name.
 const FLUSH_ENTRIES_MAX: usize = 4_000;
-/// Appends to the ledger at once.
+/// Appends to the ledger at once, of each kind of end.
 const FLUSHES_MAX: usize = 4;
 /// Ended notices whose entries wait for the ledger; beyond that the lane sends nothing new.
 pub(super) const UNFLUSHED_MAX: usize = 20_000;
@@ -50,22 +57,117 @@ impl End {
     }
 }
 
-/// Writes the ends down; gives them back when the ledger has them.
-async fn flush(context: Arc<LaneContext>, ended: Vec<Finished>) -> Vec<Finished> {
+impl Finished {
+    fn is_fact(&self) -> bool {
+        self.end.event == Event::Accepted
+    }
+}
+
+/// What has ended and is not written down yet, of one kind.
+#[derive(Default)]
+pub(super) struct Unflushed {
+    waiting: VecDeque<Finished>,
+    pub(super) under_way: FuturesUnordered<BoxFuture<'static, Flushed>>,
+}
+
+impl Unflushed {
+    /// How many wait for an append to begin.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_empty()
+    }
+
+    /// Begins to write down what waits, by `write`.
+    fn start<F>(&mut self, write: impl Fn(Vec<Finished>) -> F)
+    where
+        F: Future<Output = Flushed> + Send + 'static,
+    {
+        while self.under_way.len() < FLUSHES_MAX && !self.waiting.is_empty() {
+            // What ends while one is under way waits for it, unless that is as much as an append may have.
+            if !self.under_way.is_empty() && self.waiting.len() < FLUSH_ENTRIES_MAX {
+                return;
+            }
+            let ended: Vec<Finished> =
+                self.waiting.drain(..self.waiting.len().min(FLUSH_ENTRIES_MAX)).collect();
+            self.under_way.push(Box::pin(write(ended)));
+        }
+    }
+}
+
+/// Ends after an append.
+#[derive(Default)]
+pub(super) struct Flushed {
+    /// The ledger has them.
+    written: Vec<Finished>,
+    /// Their partitions went meanwhile; they are their next owner's to end.
+    lapsed: Vec<Finished>,
+}
+
+fn entries(context: &LaneContext, ended: &[Finished]) -> Vec<LedgerEntry> {
     let lane = &context.connector.profile().name;
-    let entries = || ended.iter().map(|Finished { item, end }| end.entry(item, lane)).collect();
-    retrying(&context.status, "ledger", || context.ledger.append(entries())).await;
-    context.status.count_events(ended.iter().map(|ended| (ended.item.notice.channel, ended.end.event)));
-    ended
+    ended.iter().map(|Finished { item, end }| end.entry(item, lane)).collect()
+}
+
+fn count(context: &LaneContext, written: &[Finished]) {
+    context.status.count_events(written.iter().map(|ended| (ended.item.notice.channel, ended.end.event)));
+}
+
+/// Writes facts down.
+async fn flush_facts(context: Arc<LaneContext>, facts: Vec<Finished>) -> Flushed {
+    retrying(&context.status, "ledger", || context.ledger.append(entries(&context, &facts))).await;
+    count(&context, &facts);
+    Flushed { written: facts, lapsed: Vec::new() }
+}
+
+/// Writes down what was decided here, as far and as long as it is ours to decide. Asked before every try: the ledger may be
+/// away for long, and the process may have slept.
+async fn flush_decisions(context: Arc<LaneContext>, mut decided: Vec<Finished>) -> Flushed {
+    let mut lapsed = Vec::new();
+    loop {
+        lapsed.extend(decided.extract_if(.., |decided| decided.item.tenure.has_ended()));
+        if decided.is_empty() {
+            return Flushed { written: Vec::new(), lapsed };
+        }
+        if !context.vitals.assignment_is_fresh() {
+            tokio::time::sleep(HOLD_CHECK).await;
+            continue;
+        }
+        match context.ledger.append(entries(&context, &decided)).await {
+            Ok(()) => {
+                context.status.recovered("ledger");
+                count(&context, &decided);
+                return Flushed { written: decided, lapsed };
+            }
+            Err(cause) => {
+                context.status.trouble("ledger", &cause);
+                tokio::time::sleep(PORT_RETRY).await;
+            }
+        }
+    }
 }
 
 impl Lane {
-    /// The ledger has the ends of `ended`.
-    pub(super) fn take_flushed(ended: &[Finished]) {
-        for Finished { item, .. } in ended {
+    /// An append is over.
+    pub(super) fn take_flushed(flushed: &Flushed) {
+        for Finished { item, .. } in &flushed.written {
             item.settle();
             item.tenure.land();
         }
+        flushed.lapsed.iter().for_each(|Finished { item, .. }| item.tenure.land());
+    }
+
+    fn finish(&mut self, item: Box<Pending>, end: End) {
+        let finished = Finished { item, end };
+        let kind = if finished.is_fact() { &mut self.facts } else { &mut self.decisions };
+        kind.waiting.push_back(finished);
+    }
+
+    /// How many ends wait for an append to begin.
+    pub(super) fn unflushed(&self) -> usize {
+        self.facts.waiting() + self.decisions.waiting()
     }
 
     /// Ends whatever has outlived its use (N4); what is delayed comes back by its deadline and ends then. Not while the
@@ -122,7 +224,7 @@ impl Lane {
             return;
         }
         item.tenure.take_off();
-        self.finished.push_back(Finished { item, end });
+        self.finish(item, end);
     }
 
     /// Nothing more is sent. What is in doubt stays so: only the gateway knows.
@@ -144,18 +246,11 @@ impl Lane {
             gateway_id: Some(gateway_id),
             reason: None,
         };
-        self.finished.push_back(Finished { item, end });
+        self.finish(item, end);
     }
 
     pub(super) fn start_flushes(&mut self) {
-        while self.flushing.len() < FLUSHES_MAX && !self.finished.is_empty() {
-            // What ends while one is under way waits for it, unless that is as much as an append may have.
-            if !self.flushing.is_empty() && self.finished.len() < FLUSH_ENTRIES_MAX {
-                return;
-            }
-            let ended: Vec<Finished> =
-                self.finished.drain(..self.finished.len().min(FLUSH_ENTRIES_MAX)).collect();
-            self.flushing.push(Box::pin(flush(Arc::clone(&self.context), ended)));
-        }
+        self.facts.start(|facts| flush_facts(Arc::clone(&self.context), facts));
+        self.decisions.start(|decided| flush_decisions(Arc::clone(&self.context), decided));
     }
 }

@@ -52,7 +52,7 @@ impl Lane {
         if self.down_streak == 0 {
             self.context.lane_status.set_state(LaneState::Sending);
         }
-        self.finished.len() < UNFLUSHED_MAX
+        self.unflushed() < UNFLUSHED_MAX
     }
 
     /// With a seat taken anew nothing is saved up (L1): whoever sat there before may just have sent a burst.

@@ -1,8 +1,11 @@
 //! What a lane does where its limiter, its window or its queue does not do what it should.
 
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use crate::invariants::Invariant;
 use crate::lane::attempt::{LanePause, NextStep};
+use crate::ledger::Event;
 use crate::notice::{Channel, NoticeKind};
 use crate::runtime::holdings::Holdings;
 use crate::runtime::lane_fixture::{BURST, INTERVAL, LaneFixture};
@@ -126,4 +129,47 @@ async fn a_tap_that_waited_before_it_was_decided_took_that_long_as_well() {
     lane.take_answers(vec![Answered { item, step }]);
     let took_us = fixture.context.status.snapshot().tap_to_answer_us[&Channel::Sms].max();
     assert_eq!(took_us / 1_000_000, 90, "{took_us} µs of real time");
+}
+
+/// A process that did not hear of its tap log wrote *suppressed* while the next owner's message was on its way (a simulated day
+/// found it, seed 109558).
+#[tokio::test(start_paused = true)]
+async fn what_was_decided_here_is_written_while_the_partition_is_ours_and_no_longer() {
+    for (goes, written) in [(false, vec![Event::Suppressed]), (true, vec![])] {
+        let fixture = LaneFixture::new();
+        let mut lane = lane(&fixture, 0);
+        let item = fixture.pending(0, NoticeKind::Arrival);
+        let (notice, tenure) = (item.notice.clone(), Arc::clone(&item.tenure));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        lane.end(item, Event::Suppressed, Some("protected"));
+        lane.start_flushes();
+        let waits = tokio::time::timeout(Duration::from_secs(60), lane.decisions.under_way.next()).await;
+        assert!(waits.is_err(), "nobody has confirmed the assignment for a minute");
+
+        if goes {
+            tenure.end();
+        } else {
+            fixture.context.vitals.assignment_confirmed(fixture.context.clock.monotonic());
+        }
+        Lane::take_flushed(&lane.decisions.under_way.next().await.unwrap());
+        let ledger = &fixture.context.ledger;
+        let entries = ledger.entries_of(notice.position, notice.id).await.unwrap();
+        assert_eq!(Vec::from_iter(entries.iter().map(|entry| entry.event)), written);
+        assert!(tenure.is_drained());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_gateway_has_taken_is_written_whoever_owns_the_partition() {
+    let fixture = LaneFixture::new();
+    let mut lane = lane(&fixture, 0);
+    let item = fixture.pending(0, NoticeKind::Arrival);
+    let notice = item.notice.clone();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    item.tenure.end();
+    lane.end_accepted(item, "M1".into());
+    lane.start_flushes();
+    Lane::take_flushed(&lane.facts.under_way.next().await.unwrap());
+    let entries = fixture.context.ledger.entries_of(notice.position, notice.id).await.unwrap();
+    assert_eq!(Vec::from_iter(entries.iter().map(|entry| entry.event)), [Event::Accepted]);
 }
